@@ -1,0 +1,1 @@
+"""What it will cost and when to stop: forecasts, the governor, allowances."""

@@ -1,0 +1,86 @@
+"""What parts of a run took on this machine before: the forecast of a part that has not been measured yet.
+
+One JSON file a user, by machine class. It is a convenience, never a truth: a measured figure of the present run
+always goes before it, and a forecast made from it says so (`basis` "record").
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from thriftune.artifacts import write_file_atomic
+from thriftune.budget.forecast import Forecast
+from thriftune.money.prices import thriftune_home
+
+KEPT = 40  # latest figures kept a part
+PRIOR_SPREAD = 1.0  # 95th percentile over the median of a part never measured on this machine class
+RECORD_SPREAD = 0.35  # the same for a part measured fewer than MIN_FIGURES times
+MIN_FIGURES = 19  # from which the record's own quantiles are used
+
+
+def machine_class() -> str:
+    """Processor model and cores that may be used: what makes durations comparable."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        fields = dict(line.split(":", 1) for line in cpuinfo.read_text().splitlines() if ":" in line)
+        named = {key.strip(): value.strip() for key, value in fields.items()}
+        model = " ".join(named.get(key, "") for key in ("model name", "cpu family", "model")).strip() or model
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{model} x{cores}"
+
+
+@dataclass
+class Record:
+    """Seconds per unit of each part, the latest last.
+
+    Args:
+        path: the JSON file.
+        machine: the machine class that is read and added to.
+    """
+
+    path: Path
+    machine: str
+    figures: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+
+    @staticmethod
+    def load(path: Path | None = None) -> Record:
+        """Read the user's record; an unreadable one counts as empty, since it only ever sharpens a forecast."""
+        path = path or thriftune_home() / "record.json"
+        try:
+            figures = json.loads(path.read_text())
+        except (OSError, ValueError):
+            figures = {}
+        return Record(path, machine_class(), figures if isinstance(figures, dict) else {})
+
+    def forecast(self, part: str, amount: float = 1.0, prior: float = 1.0) -> Forecast:
+        """Seconds that `amount` units of `part` take.
+
+        Args:
+            part: what is done, such as `imports` or `load/abc`.
+            amount: how many units (rows, tokens, or 1 for the whole).
+            prior: seconds a unit if this machine class has never done it.
+        """
+        seen = sorted(self.figures.get(self.machine, {}).get(part, []))
+        if not seen:
+            return Forecast.lognormal(prior * amount, PRIOR_SPREAD, "prior")
+        if len(seen) < MIN_FIGURES:
+            return Forecast.lognormal(median(seen) * amount, RECORD_SPREAD, "record")
+        ranks = (min(len(seen) - 1, int(level * (len(seen) + 1))) for level in (0.05, 0.25, 0.5, 0.75, 0.95))
+        return Forecast(*(amount * seen[rank] for rank in ranks), "record")
+
+    def add(self, part: str, seconds: float, amount: float = 1.0) -> None:
+        """Note that `amount` units of `part` took `seconds`."""
+        if amount > 0:
+            parts = self.figures.setdefault(self.machine, {})
+            parts[part] = [*parts.get(part, []), seconds / amount][-KEPT:]
+
+    def save(self) -> None:
+        """Write the record, whole."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_file_atomic(self.path, json.dumps(self.figures).encode())

@@ -1,0 +1,26 @@
+"""The commands, in the order a user meets them."""
+
+from __future__ import annotations
+
+import typer
+
+from thriftune.cli import budget, init, prices, report, run, runs, serve, status
+from thriftune.cli.main import app
+
+app.command("init")(init.init)
+app.command("plan")(run.plan)
+app.command("run")(run.run)
+app.command("status")(status.status)
+app.command("report")(report.report)
+app.command("runs")(runs.runs)
+app.command("serve")(serve.serve)
+
+budget_app = typer.Typer(help="The project's money.", no_args_is_help=True)
+budget_app.command("add")(budget.add)
+app.add_typer(budget_app, name="budget")
+
+prices_app = typer.Typer(help="What machines cost.", no_args_is_help=True)
+prices_app.command("list")(prices.list_prices)
+prices_app.command("set")(prices.set_price)
+prices_app.command("update")(prices.update_prices)
+app.add_typer(prices_app, name="prices")

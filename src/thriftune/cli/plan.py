@@ -1,0 +1,120 @@
+"""Showing a plan: a table by part, the limits, and every default with its reason; or all of it as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from thriftune.money.amounts import shown_money
+from thriftune.plan.plan import PHASES, Plan
+from thriftune.report.wording import duration
+
+if TYPE_CHECKING:
+    from thriftune.budget.forecast import Forecast
+    from thriftune.project import Project
+
+
+def show_plan(project: Project, plan: Plan, as_json: bool) -> None:
+    """Print the plan."""
+    if as_json:
+        print(json.dumps(plan_json(project, plan), ensure_ascii=False))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    currency = plan.limits.currency
+    table = Table(title=f"{project.file.name}: what is still to come", title_justify="left")
+    for heading in ("phase", "part"):
+        table.add_column(heading)
+    for heading in ("expected", "50 % interval", "90 % interval", "cost", "from"):
+        table.add_column(heading, justify="right")
+    for part in plan.parts:
+        table.add_row(part.phase, part.what, *_cells(plan, part.seconds), part.seconds.basis)
+    table.add_section()
+    table.add_row("total", "", *_cells(plan, plan.full), plan.full.basis, style="bold")
+    console.print(table)
+    console.print(_fit(plan))
+    console.print(
+        f"the least that works from here: a budget of {shown_money(plan.minimum_budget(), currency)} "
+        f"and a deadline of {plan.minimum_time():.0f} s"
+    )
+    defaults = Table(title="what the project file leaves open", title_justify="left", show_lines=False)
+    for heading in ("key", "value", "because"):
+        defaults.add_column(heading, overflow="fold")
+    for default in project.describe_defaults():
+        defaults.add_row(default.key, str(default.value), default.reason)
+    console.print(defaults)
+
+
+def plan_json(project: Project, plan: Plan) -> dict[str, Any]:
+    """The plan as plain JSON values; money as decimal text, seconds as numbers, no limit as null."""
+    limits = plan.limits
+    return {
+        "project": project.file.name,
+        "currency": limits.currency,
+        "price_per_hour": str(limits.price_per_hour),
+        "parts": [
+            {
+                "phase": part.phase,
+                "what": part.what,
+                "time_s": _quantiles(part.seconds),
+                "cost": _quantiles(part.seconds.scaled(_price(plan))),
+                "basis": part.seconds.basis,
+            }
+            for part in plan.parts
+        ],
+        "phases": {
+            phase: {
+                "time_s": _quantiles(plan.phase(phase)),
+                "cost": _quantiles(plan.phase(phase).scaled(_price(plan))),
+            }
+            for phase in PHASES
+        },
+        "total": {"time_s": _quantiles(plan.full), "cost": _quantiles(plan.full.scaled(_price(plan)))},
+        "memory_bytes": None if plan.memory is None else _quantiles(plan.memory),
+        "tokens": plan.tokens,
+        "steps": {"full": plan.full_steps, "planned": plan.planned_steps},
+        "left": {"money_s": _finite(limits.money_seconds), "deadline_s": _finite(limits.time_seconds)},
+        "bound_by": limits.binding,
+        "fits_whole": plan.fits_whole,
+        "minimum": {"budget": str(plan.minimum_budget()), "deadline_s": plan.minimum_time()},
+        "defaults": [
+            {"key": default.key, "value": str(default.value), "because": default.reason}
+            for default in project.describe_defaults()
+        ],
+    }
+
+
+def _fit(plan: Plan) -> str:
+    left = duration(plan.limits.seconds) if math.isfinite(plan.limits.seconds) else "no limit"
+    if plan.fits_whole:
+        return f"[green]all of it fits[/green]: {left} left, the {plan.limits.binding} binds first"
+    return (
+        f"[yellow]the {plan.limits.binding} binds[/yellow] ({left} left): training will be fitted to it, "
+        f"about {plan.planned_steps} of {plan.full_steps} steps"
+    )
+
+
+def _price(plan: Plan) -> float:
+    return float(plan.limits.price_per_hour) / 3600
+
+
+def _cells(plan: Plan, seconds: Forecast) -> tuple[str, str, str, str]:
+    cost = Decimal(str(seconds.p50)) * plan.limits.price_per_hour / 3600
+    return (
+        duration(seconds.p50),
+        f"{duration(seconds.p25)} - {duration(seconds.p75)}",
+        f"{duration(seconds.p5)} - {duration(seconds.p95)}",
+        shown_money(cost, plan.limits.currency),
+    )
+
+
+def _quantiles(forecast: Forecast) -> dict[str, float]:
+    return dict(zip(("p5", "p25", "p50", "p75", "p95"), forecast.quantiles(), strict=True))
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

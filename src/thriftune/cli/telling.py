@@ -1,0 +1,108 @@
+"""Events as lines for people: one function a kind, each short enough for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+
+from thriftune.events import Event
+from thriftune.report.wording import as_text, duration, metric_name, money, plain, predictor_name, score, spaced
+
+MANY_FIGURES = 3  # of a predictor, in one line
+
+
+def pace(step_seconds: float) -> str:
+    """A rate of steps, in the unit that gives a number above one."""
+    return f"{step_seconds:.2f} s a step" if step_seconds >= 1 else f"{1 / max(step_seconds, 1e-9):.1f} steps a second"
+
+
+def said(event: Event, currency: str = "") -> str | None:
+    """An event as a line for people; None for those that are not worth one."""
+    say = SAID.get(event.kind)
+    return None if say is None else say(event, currency)
+
+
+def _started(event: Event, _currency: str) -> str:
+    return f"attempt {event.attempt} of {plain(event.project)}"
+
+
+def _finished(event: Event, _currency: str) -> str:
+    message = event.data.get("message")
+    return f"{event.data['outcome']}: {plain(message)}" if message else str(event.data["outcome"])
+
+
+def _stage_started(event: Event, _currency: str) -> str:
+    return f"{spaced(event.data['stage'])} …"
+
+
+def _stage_finished(event: Event, _currency: str) -> str:
+    how = "found as it was left" if event.data["reused"] else f"done in {duration(event.data['seconds'])}"
+    return f"{spaced(event.data['stage'])}: {how}"
+
+
+def _decided(event: Event, _currency: str) -> str:
+    data = event.data
+    step = f" at step {data['at_step']}" if data["at_step"] else ""
+    return f"decided{step}: {spaced(data['what'])} = {as_text(data['chosen'])}, because {plain(data['because'])}"
+
+
+def _validated(event: Event, _currency: str) -> str:
+    data = event.data
+    figures = [f"loss {score(data['loss'])}"]
+    figures += [f"{metric_name(name)} {score(value)}" for name, value in data["metrics"].items()]
+    best = ", the best so far" if data["best"] else ""
+    return f"validation at step {data['step']}: {', '.join(figures)}{best}"
+
+
+def _moved(event: Event, currency: str) -> str:
+    data = event.data
+    amount = money(Decimal(data["amount"]), currency)
+    return f"budget: {amount} moved from {data['source']} to {data['target']}: {plain(data['reason'])}"
+
+
+def _added(event: Event, currency: str) -> str:
+    return f"budget: {money(Decimal(event.data['amount']), currency)} added: {plain(event.data['reason'])}"
+
+
+def _entry(event: Event, _currency: str) -> str:
+    data = event.data
+    dropped = ", ".join(f"{rows:,} {plain(reason)}" for reason, rows in data["dropped"].items() if rows)
+    kept = f"{spaced(data['step'])}: {data['kept']:,} rows kept"
+    return f"{kept}, dropped: {dropped}" if dropped else kept
+
+
+def _scored(event: Event, _currency: str) -> str:
+    data = event.data
+    figures = [f"{metric_name(name)} {score(value['value'])}" for name, value in data["metrics"].items()]
+    return f"{predictor_name(data['predictor'])} on {data['split']}: {', '.join(figures[:MANY_FIGURES])}"
+
+
+def _warned(event: Event, _currency: str) -> str:
+    return f"warning: {plain(event.data['what'])}"
+
+
+def _breached(event: Event, _currency: str) -> str:
+    data = event.data
+    took, upper = duration(data["actual_s"]), duration(data["upper_s"])
+    return f"breach: {plain(data['what'])} took {took} where {upper} was reserved: {plain(data['cause'])}"
+
+
+def _concluded(event: Event, _currency: str) -> str:
+    return "\n  ".join([f"verdict: {event.data['decision']}", *(plain(reason) for reason in event.data["reasons"])])
+
+
+SAID: dict[str, Callable[[Event, str], str]] = {
+    "attempt.started": _started,
+    "attempt.finished": _finished,
+    "stage.started": _stage_started,
+    "stage.finished": _stage_finished,
+    "decision": _decided,
+    "training.validation": _validated,
+    "budget.moved": _moved,
+    "budget.added": _added,
+    "data.entry": _entry,
+    "evaluation.scores": _scored,
+    "warning": _warned,
+    "breach": _breached,
+    "verdict": _concluded,
+}

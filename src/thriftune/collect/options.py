@@ -1,0 +1,102 @@
+"""The project file's `data` list, and how its files are read."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from thriftune.options import Options
+
+Shape = Literal["text", "pair", "instruction", "messages"]
+
+# For each way to write a row down: the columns it must name, then those it may.
+SHAPES: dict[Shape, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "text": (("text", "label"), ()),
+    "pair": (("prompt", "completion"), ()),
+    "instruction": (("instruction", "output"), ("input",)),
+    "messages": (("messages",), ()),
+}
+
+
+class Source(Options):
+    """One file of rows, and the names of its columns."""
+
+    file: str = Field(
+        min_length=1, description="A CSV, TSV, JSONL, JSON or Parquet file, from the project file's folder"
+    )
+    text: str | None = Field(default=None, description="Classification: the column of texts")
+    label: str | None = Field(
+        default=None, description="Classification: the column of labels; numbers become their text"
+    )
+    prompt: str | None = Field(default=None, description="Chat: the column of what the user says")
+    completion: str | None = Field(default=None, description="Chat: the column of what the assistant answers")
+    instruction: str | None = Field(default=None, description="Chat, Alpaca's form: the column of instructions")
+    input: str | None = Field(
+        default=None, description="Chat, Alpaca's form: the column of what an instruction works on"
+    )
+    output: str | None = Field(default=None, description="Chat, Alpaca's form: the column of answers")
+    messages: str | None = Field(
+        default=None, description="Chat: the column of conversations, lists of {role, content}"
+    )
+    group: str | None = Field(
+        default=None,
+        description="A column, such as a user's or a thread's id, whose rows must stay on one side of the split",
+    )
+    id: str | None = Field(
+        default=None, description="A column that names each row; without it a row is named by a hash of its content"
+    )
+    licence: str = Field(default="unknown", description="The licence of the data; it travels with every row")
+    encoding: str | None = Field(default=None, description="The text encoding, where detecting it goes wrong")
+    delimiter: Literal[",", ";", "\t", "|"] | None = Field(
+        default=None, description="The delimiter, where detecting it goes wrong"
+    )
+
+    @model_validator(mode="after")
+    def _names_one_shape(self) -> Self:
+        allowed = [set(must) | set(may) for must, may in SHAPES.values()]
+        given = {name for name in set().union(*allowed) if getattr(self, name) is not None}
+        complete = any(set(must) <= given <= set(must) | set(may) for must, may in SHAPES.values())
+        if not complete:
+            raise ValueError(
+                "the columns of one form: text and label; prompt and completion; instruction, output and perhaps"
+                f" input; or messages (found {', '.join(sorted(given)) or 'none of them'});"
+                " `thriftune init FILE` infers them"
+            )
+        return self
+
+    @property
+    def shape(self) -> Shape:
+        """How a row is written down."""
+        return next(shape for shape, (must, _) in SHAPES.items() if all(getattr(self, name) for name in must))
+
+    @property
+    def task(self) -> Literal["classify", "chat"]:
+        """The task that rows of this shape are for."""
+        return "classify" if self.shape == "text" else "chat"
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """What each named column of the file is for: role → column name, optional ones included."""
+        must, may = SHAPES[self.shape]
+        roles = (*must, *may, "group", "id")
+        return {role: column for role in roles if (column := getattr(self, role)) is not None}
+
+
+class CollectOptions(Options):
+    """How sources are read."""
+
+    bad_row_limit: float = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="The share of rows that may be unreadable before it stops: a few broken lines are usual in an"
+        " export, one in a hundred says that the file is not what it seems",
+    )
+    no_value_limit: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="The share of rows that may lack a text or a label: partly labelled exports are usual, but where"
+        " most rows have none the wrong column was named",
+    )

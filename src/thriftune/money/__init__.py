@@ -1,0 +1,1 @@
+"""Prices, ledger, leases: what things cost, and who may spend."""

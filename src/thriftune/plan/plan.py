@@ -1,0 +1,156 @@
+"""The plan: the parts of a run, each with a forecast, summed by phase and held against money and time.
+
+`thriftune plan` prints it and `thriftune run` begins with it: both are made from the same estimates, which are made
+from the same functions that the run executes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from decimal import Decimal
+
+from thriftune.budget.forecast import Forecast, total
+from thriftune.errors import CannotLand
+from thriftune.money.amounts import shown_money
+
+PHASES = ("collection", "training", "evaluation", "deployment")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the work.
+
+    Args:
+        phase: the phase that pays for it.
+        what: what is done.
+        seconds: how long it takes if nothing binds.
+        minimum: how long the least of it that still makes a finished model takes; None where there is no less.
+    """
+
+    phase: str
+    what: str
+    seconds: Forecast
+    minimum: Forecast | None = None
+
+    @property
+    def least(self) -> Forecast:
+        """The least that must be done of it."""
+        return self.minimum or self.seconds
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the run may use, from now on.
+
+    Args:
+        seconds_used: since the process started.
+        money_seconds: seconds that the money left pays for (infinite at a price of zero).
+        time_seconds: seconds to the deadline (infinite without one).
+        price_per_hour: of the machine.
+        currency: of the budget.
+        spent_before: money that earlier attempts spent.
+        elapsed_before: seconds between the first run and this process.
+    """
+
+    seconds_used: float
+    money_seconds: float
+    time_seconds: float
+    price_per_hour: Decimal
+    currency: str
+    spent_before: Decimal
+    elapsed_before: float
+
+    @property
+    def seconds(self) -> float:
+        """Seconds left of the limit that binds first."""
+        return min(self.money_seconds, self.time_seconds)
+
+    @property
+    def binding(self) -> str:
+        """`budget` or `deadline`, whichever binds first."""
+        return "budget" if self.money_seconds <= self.time_seconds else "deadline"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The parts still to do, in order, and the limits they are held against."""
+
+    parts: tuple[Part, ...]
+    limits: Limits
+    full_steps: int = 0
+    planned_steps: int = 0
+    tokens: int = 0
+    memory: Forecast | None = None
+
+    @property
+    def full(self) -> Forecast:
+        """Seconds from now if nothing binds."""
+        return total([part.seconds for part in self.parts])
+
+    @property
+    def least_seconds(self) -> float:
+        """Seconds from now that must be there: the least of every part, at the 95th percentile.
+
+        A part that nobody has measured on this machine yet counts with its median: its 95th percentile says more
+        about our ignorance than about the part.
+        """
+        return sum(part.least.p50 if part.least.basis == "prior" else part.least.p95 for part in self.parts)
+
+    @property
+    def surely_needed(self) -> float:
+        """The same, with the lowest guess for what is not measured: more than this is needed for sure."""
+        return sum(part.least.p5 if part.least.basis == "prior" else part.least.p95 for part in self.parts)
+
+    def phase(self, name: str) -> Forecast:
+        """Seconds of one phase from now on."""
+        return total([part.seconds for part in self.parts if part.phase == name])
+
+    @property
+    def fits_whole(self) -> bool:
+        """Whether everything fits without cutting the training short."""
+        return self.full.p95 <= self.limits.seconds
+
+    def minimum_time(self) -> float:
+        """The smallest deadline that works, in seconds from the first run, rounded up to the second."""
+        return math.ceil(self.limits.elapsed_before + self.limits.seconds_used + self.least_seconds)
+
+    def minimum_budget(self) -> Decimal:
+        """The smallest budget that works, rounded up to the cent (to a tenth of a milli-unit below one cent)."""
+        seconds = Decimal(self.limits.seconds_used + self.least_seconds)
+        money = self.limits.spent_before + seconds * self.limits.price_per_hour / 3600
+        step = Decimal("0.01") if money >= Decimal("0.1") else Decimal("0.0001")
+        return (money / step).to_integral_value(rounding="ROUND_CEILING") * step
+
+    def require(self) -> None:
+        """Go on only if the least of everything fits.
+
+        Raises:
+            CannotLand: it does not; names the minimum of budget and deadline that works.
+        """
+        if self.surely_needed > self.limits.seconds:
+            raise cannot_land(self)
+
+
+def cannot_land(plan: Plan, because: str = "") -> CannotLand:
+    """The refusal that names what would work."""
+    limits = plan.limits
+    total_budget = limits.spent_before + (
+        Decimal(limits.seconds_used + limits.money_seconds) * limits.price_per_hour / 3600
+        if math.isfinite(limits.money_seconds)
+        else Decimal(0)
+    )
+    budget = shown_money(plan.minimum_budget(), limits.currency)
+    deadline = f"{plan.minimum_time():.0f} s"
+    given = []
+    if math.isfinite(limits.money_seconds):
+        given.append(f"a budget of {shown_money(total_budget, limits.currency)}")
+    if math.isfinite(limits.time_seconds):
+        given.append(f"a deadline of {limits.elapsed_before + limits.seconds_used + limits.time_seconds:.0f} s")
+    return CannotLand(
+        "this cannot end with an evaluated model inside its limits",
+        found=" and ".join(given) + (f"; {because}" if because else ""),
+        expected=f"at least a budget of {budget} and a deadline of {deadline}",
+        way_out=f"set budget.total to {budget} or more and deadline to {deadline} or more in thriftune.yaml; "
+        "a smaller model or fewer rows need less",
+    )

@@ -1,0 +1,56 @@
+"""One text under several labels: always reported, and by default only the first of them stays."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import polars as pl
+
+from thriftune.prepare.keys import KEY
+from thriftune.prepare.types import Dropped
+
+REASON = "same text, another label"
+SHOWN = 20
+
+
+def conflicts(frame: pl.DataFrame, policy: Literal["keep_first", "drop_all", "keep_all"]) -> Dropped:
+    """Find rows that are equal but for their target, and treat them by the policy.
+
+    In a conversation several answers to one prompt are no conflict: they are counted and all stay. All rows of one
+    text or prompt come to the same side of the split, whatever the policy.
+
+    Args:
+        frame: rows without duplicates, with their keys.
+        policy: `keep_first`, `drop_all` or `keep_all`.
+    """
+    repeated = frame.filter(pl.col(KEY).is_duplicated())
+    count = repeated[KEY].n_unique() if len(repeated) else 0
+    if not count:
+        return Dropped(frame)
+    if "text" not in frame.columns:
+        return Dropped(frame, notes=(f"{count} prompts have several answers; all stay, on one side of the split",))
+    if policy == "keep_all":
+        kept = frame
+    elif policy == "drop_all":
+        kept = frame.filter(~pl.col(KEY).is_duplicated())
+    else:
+        kept = frame.unique(subset=[KEY], keep="first", maintain_order=True)
+    done = {"keep_all": "all stay", "drop_all": "none stays", "keep_first": "the first stays"}[policy]
+    note = f"{count} text{'s have' if count > 1 else ' has'} several labels; {done}"
+    gone = len(frame) - len(kept)
+    return Dropped(kept, {REASON: gone} if gone else {}, (note,), _examples(repeated))
+
+
+def _examples(repeated: pl.DataFrame) -> tuple[dict[str, object], ...]:
+    """The first conflicting texts, with each label and where it stands."""
+    grouped = repeated.group_by(KEY, maintain_order=True).agg(pl.col("text").first(), "target", "source", "row")
+    return tuple(
+        {
+            "text": row["text"][:200],
+            "labels": [
+                {"label": label, "source": source, "row": number}
+                for label, source, number in zip(row["target"], row["source"], row["row"], strict=True)
+            ],
+        }
+        for row in grouped.head(SHOWN).iter_rows(named=True)
+    )

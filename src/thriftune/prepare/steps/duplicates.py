@@ -1,0 +1,17 @@
+"""Exact duplicates, up to case and whitespace: the first of them stays."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from thriftune.prepare.keys import KEY
+from thriftune.prepare.types import Dropped
+
+REASON = "duplicate"
+
+
+def duplicates(frame: pl.DataFrame) -> Dropped:
+    """Leave out rows whose text or turns (by key) and target are those of an earlier row."""
+    kept = frame.unique(subset=[KEY, "target"], keep="first", maintain_order=True)
+    gone = len(frame) - len(kept)
+    return Dropped(kept, {REASON: gone} if gone else {})

@@ -1,0 +1,1 @@
+"""Selection: what a tuned model must beat, made before anything is tuned."""

@@ -1,0 +1,222 @@
+"""The stage: fit the cheap baselines on the training split, and keep them.
+
+The untuned model is a baseline too, but nothing of it is fitted: its task makes it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from thriftune.artifacts import recipe_key
+from thriftune.budget.forecast import Forecast
+from thriftune.errors import BadInput
+from thriftune.evaluate.asking import PROBE_SECONDS, PROBE_SHARE, drawn, requests_of
+from thriftune.select.options import SelectOptions
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from thriftune.context import Context
+    from thriftune.prepare.types import Splits
+    from thriftune.tasks.base import Predictor
+
+STAGE = "select"
+STAGE_VERSION = 1
+PHASE = "evaluation"  # baselines are evidence for the verdict
+FILE = "selection.json"
+UNFITTED = ("untuned",)
+
+# Measured on one core of a shared 2-core machine, 8,034 movie rows: 1 s to import scikit-learn, 1 s to read the
+# texts, 0.1 to 0.3 s a fit.
+START_SECONDS = 1.5
+ROW_SECONDS = 1.2e-4
+FIT_ROW_SECONDS = 3e-5  # a fit and a label
+SPREAD = 1.0  # 95th percentile over the median
+SLOWER = 8.0  # how much longer a piece may take than the longest before it: weak regularisation takes more iterations
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The fitted baselines.
+
+    Args:
+        folder: a folder for each baseline, by its name.
+        content_hash: of what is in it.
+        task: `classify` or `chat`.
+        baselines: the fitted ones' names, in the order of the project file.
+        chosen: what was chosen in fitting, by baseline.
+        reused: whether they were there already.
+    """
+
+    folder: Path
+    content_hash: str
+    task: str
+    baselines: tuple[str, ...]
+    chosen: dict[str, Any]
+    reused: bool
+
+    def predictors(self) -> list[Predictor]:
+        """The fitted baselines, read back."""
+        return [open_baseline(self.folder / name) for name in self.baselines]
+
+
+def run(splits: Splits, options: SelectOptions, context: Context, upper_seconds: float | None = None) -> Selection:
+    """Fit the baselines that the options name, unless they are there already.
+
+    Args:
+        splits: train to fit on, validation to choose by; the test split is not looked at.
+        options: selection's part of the project file.
+        context: the run's surroundings.
+        upper_seconds: the most that it may take, reserved as one metered unit; None to reserve piece by piece.
+
+    Raises:
+        BadInput: a baseline that does not suit the task, one label only, or no validation rows.
+        OutOfBudget: money or time do not hold the next unit.
+    """
+    names = tuple(name for name in options.baselines_for(splits.task) if name not in UNFITTED)
+    recipe = {"task": splits.task, "baselines": names, "options": options.model_dump(mode="json")}
+    key = recipe_key(STAGE, STAGE_VERSION, {"splits": splits.content_hash}, recipe, _libraries())
+
+    def write(folder: Path) -> None:
+        meter = _Pieces(context, upper_seconds)
+        with meter.whole():
+            chosen = _fit_all(splits, names, options, folder, meter)
+        if "tfidf" in chosen:
+            context.events.emit("decision", at_step=0, what="tfidf C", **chosen["tfidf"])
+        (folder / FILE).write_text(json.dumps({"baselines": names, "task": splits.task, "chosen": chosen}, indent=1))
+
+    artifact = context.artifacts.build(STAGE, key, recipe, write)
+    about = json.loads((artifact.folder / FILE).read_text())
+    return Selection(
+        artifact.folder,
+        artifact.content_hash,
+        about["task"],
+        tuple(about["baselines"]),
+        about["chosen"],
+        artifact.reused,
+    )
+
+
+def estimate(rows: int, labels: int, task: str, options: SelectOptions) -> Forecast:
+    """Seconds that `run` will take.
+
+    Args:
+        rows: of the training split.
+        labels: how many there are; not read for chat.
+        task: `classify` or `chat`.
+        options: selection's part of the project file.
+    """
+    used = min(rows, options.max_rows)
+    fits = len(options.tfidf_c) * labels if "tfidf" in options.baselines_for(task) else 0
+    return Forecast.lognormal(START_SECONDS + used * (ROW_SECONDS + fits * FIT_ROW_SECONDS), SPREAD, "record")
+
+
+def open_baseline(folder: Path) -> Predictor:
+    """The baseline that a folder holds, as `run` saved it.
+
+    Raises:
+        BadInput: it holds none.
+    """
+    from thriftune.select import majority, retrieval, tfidf
+
+    kinds: dict[str, Any] = {
+        majority.FILE: majority.MajorityPredictor,
+        tfidf.LABELS_FILE: tfidf.TfidfPredictor,
+        retrieval.ANSWERS_FILE: retrieval.RetrievalPredictor,
+    }
+    for file, kind in kinds.items():
+        if (folder / file).is_file():
+            predictor: Predictor = kind.load(folder)
+            return predictor
+    raise BadInput(
+        "no baseline is here",
+        where=str(folder),
+        found=f"none of {', '.join(kinds)}",
+        expected="the folder of a baseline that `thriftune run` fitted",
+        way_out="run `thriftune run` first",
+    )
+
+
+def _fit_all(
+    splits: Splits, names: tuple[str, ...], options: SelectOptions, folder: Path, meter: _Pieces
+) -> dict[str, Any]:
+    import polars as pl
+
+    train = drawn(pl.read_parquet(splits.train), options.max_rows)
+    chosen: dict[str, Any] = {}
+    for name in names:
+        place = folder / name
+        place.mkdir()
+        if name == "tfidf":
+            chosen[name] = _fit_tfidf(train, pl.read_parquet(splits.validation), options, place, meter)
+        else:
+            with meter.piece(f"fit {name}"):
+                _fit_simple(name, train, splits.task).save(place)
+    return chosen
+
+
+def _fit_simple(name: str, train: pl.DataFrame, task: str) -> Any:
+    from thriftune.select.majority import MajorityPredictor
+    from thriftune.select.retrieval import RetrievalPredictor
+
+    if name == "majority":
+        return MajorityPredictor.fit(train["target"].to_list(), labels=task == "classify")
+    return RetrievalPredictor.fit(requests_of(train), train["target"].to_list())
+
+
+def _fit_tfidf(
+    train: pl.DataFrame, validation: pl.DataFrame, options: SelectOptions, place: Path, meter: _Pieces
+) -> dict[str, Any]:
+    from thriftune.select.tfidf import fit
+
+    fitted = fit(
+        train["text"].to_list(),
+        train["target"].to_list(),
+        validation["text"].to_list(),
+        validation["target"].to_list(),
+        options.tfidf_c,
+        guard=lambda what: meter.piece(f"tfidf: {what}"),
+    )
+    fitted.predictor.save(place)
+    tried = ", ".join(f"{c:g}: {loss:.4f}" for c, loss in fitted.cross_entropy.items())
+    return {"chosen": fitted.c, "because": f"smallest cross-entropy on {len(validation)} validation rows ({tried})"}
+
+
+@dataclass
+class _Pieces:
+    """Meters the work: as one unit where its upper bound is known, else piece by piece."""
+
+    context: Context
+    upper_seconds: float | None
+    longest: float = 0.0
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        if self.upper_seconds is None:
+            yield
+        else:
+            with self.context.meter.unit(PHASE, "fit the baselines", self.upper_seconds):
+                yield
+
+    @contextmanager
+    def piece(self, what: str) -> Iterator[None]:
+        if self.upper_seconds is not None:
+            yield
+            return
+        meter, clock = self.context.meter, self.context.clock
+        began = clock.now()
+        bound = max(PROBE_SECONDS, SLOWER * self.longest)
+        with meter.unit(PHASE, what, min(bound, PROBE_SHARE * meter.remaining_seconds())):
+            yield
+        self.longest = max(self.longest, clock.now() - began)
+
+
+def _libraries() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {"scikit-learn": version("scikit-learn")}

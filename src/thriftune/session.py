@@ -1,0 +1,247 @@
+"""A session: one process at work on one attempt of a project, with its lease, meter, journal and outlook."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+
+from thriftune.artifacts import ArtifactStore
+from thriftune.budget.decisions import Decisions
+from thriftune.budget.record import Record
+from thriftune.clock import Clock, SystemClock
+from thriftune.context import Context
+from thriftune.errors import CannotLand, Interrupted, OutOfBudget, ThriftuneError
+from thriftune.events import Event, EventLog, finish_attempt, latest_attempt, open_attempt, resume_attempt
+from thriftune.money.ledger import Ledger
+from thriftune.money.meter import Meter
+from thriftune.plan.outlook import Outlook
+from thriftune.plan.plan import Limits, Plan, cannot_land
+from thriftune.project import Project
+from thriftune.store import Store, open_store
+
+EXIT_SECONDS = 0.1  # prior of the time from the last charge to the process's end, charged as an estimate
+UPPER_FLOOR = 0.25  # seconds that any part may take beyond its forecast on a busy machine
+PRIOR_SHARE = 0.9
+LAST_PHASE = "evaluation"
+
+DATABASE_VARIABLE = "THRIFTUNE_DATABASE_URL"
+DATABASE_FILE = "thriftune.db"
+NOT_IN_RECIPE = ("budget", "deadline", "compute", "plan", "deploy")
+
+Listener = Callable[[Event], None]
+
+
+@dataclass
+class Session:
+    """What a run carries besides its data.
+
+    Args:
+        project: the project file.
+        context: what stages need.
+        decisions: the attempt's journal.
+        record: durations of earlier runs.
+        outlook: what is still to come.
+        reached: the last training step that an earlier process of this attempt recorded.
+        spent_before: money spent before this process.
+        interrupted: whether the user has asked to stop.
+        first_run_at: when the attempt's first process started, seconds since the epoch.
+    """
+
+    project: Project
+    context: Context
+    decisions: Decisions
+    record: Record
+    outlook: Outlook
+    reached: int
+    spent_before: Decimal
+    interrupted: Callable[[], bool]
+    first_run_at: float
+
+    def limits(self) -> Limits:
+        """What may still be used, as of now."""
+        meter = self.context.meter
+        price = meter.price_per_hour
+        money = float(meter.remaining_money() / price * 3600) if price else math.inf
+        ends = meter.deadline_at
+        now = self.context.clock.now()
+        return Limits(
+            seconds_used=meter.seconds_used(),
+            money_seconds=money,
+            time_seconds=math.inf if ends is None else max(0.0, ends - now),
+            price_per_hour=price,
+            currency=self.project.file.budget.currency,
+            spent_before=self.spent_before,
+            elapsed_before=max(0.0, now - meter.seconds_used() - self.first_run_at),
+        )
+
+    def upper(self, what: str) -> float:
+        """The upper bound to reserve for a part; what nobody has measured may take most of what is left."""
+        seconds = self.outlook.parts[what].seconds
+        if seconds.basis != "prior":
+            return seconds.p95 + UPPER_FLOOR
+        return min(seconds.p95, PRIOR_SHARE * self.context.meter.remaining_seconds())
+
+    def plan(self, **facts: int) -> Plan:
+        """What is still to come, held against what is left."""
+        return self.outlook.plan(self.limits(), **facts)
+
+    @contextmanager
+    def part(self, what: str, record: str = "", amount: float = 1.0, metered: bool = True) -> Iterator[None]:
+        """Do one part of the outlook: refused if the rest does not fit, metered, and noted in the record.
+
+        Args:
+            what: the part's name in the outlook.
+            record: its name in the record of durations, `what` by default.
+            amount: units of it.
+            metered: False where the stage reserves and meters its own units.
+        """
+        if self.interrupted():
+            raise Interrupted("interrupted", way_out="the same command goes on from here")
+        phase = self.outlook.parts[what].phase
+        began = time.monotonic()
+        self.context.events.emit("stage.started", stage=what, key="")
+        try:
+            if metered:
+                with self.context.meter.unit(phase, what, self.upper(what)):
+                    yield
+            else:
+                yield
+        except OutOfBudget as refusal:
+            raise cannot_land(self.plan(), refusal.what) from refusal
+        seconds = time.monotonic() - began
+        self.outlook.done(what)
+        self.record.add(record or what, seconds, amount)
+        self.context.events.emit("stage.finished", stage=what, key="", seconds=seconds, reused=False)
+
+    def expect(self, what: str, phase: str, record: str = "", amount: float = 1.0, prior: float = 1.0) -> None:
+        """Put a part into the outlook, from the record or, failing that, a prior of `prior` seconds a unit."""
+        self.outlook.expect(what, phase, self.record.forecast(record or what, amount, prior))
+
+
+@contextmanager
+def open_session(
+    project: Project,
+    listeners: Sequence[Listener] = (),
+    interrupted: Callable[[], bool] = lambda: False,
+    clock: Clock | None = None,
+    begins: bool = True,
+) -> Iterator[Session]:
+    """Take the machine and go on with the project's attempt; at the end the last second is charged.
+
+    Args:
+        project: what to work on.
+        listeners: called with each event.
+        interrupted: whether the user has asked to stop.
+        clock: the system's by default.
+        begins: whether this fixes the deadline and numbers a first run; a plan does not.
+
+    Raises:
+        LeaseHeld: another process is at work on this machine.
+    """
+    clock = clock or SystemClock()
+    store = open_store(database_url(project))
+    attempt, earlier = _take_up(store, clock, project)
+    events = EventLog(store, clock, project.file.name, attempt)
+    for listener in listeners:
+        events.subscribe(listener)
+    ledger = Ledger(store, clock, project.file.name, events)
+    budget = project.file.budget
+    balance = ledger.open_budget(budget.total, budget.currency, budget.allowances())
+    meter = Meter.start(store, clock, ledger, project.price_per_hour, None)
+    started = clock.now() - meter.seconds_used()
+    meter.deadline_at = _deadline(ledger, project, started, begins)
+    session = Session(
+        project=project,
+        context=Context(
+            root=project.root,
+            project=project.file.name,
+            attempt=attempt,
+            seed=project.file.seed,
+            clock=clock,
+            store=store,
+            events=events,
+            artifacts=ArtifactStore(project.root, store, clock, project.file.name),
+            ledger=ledger,
+            meter=meter,
+        ),
+        decisions=Decisions(events, earlier),
+        record=Record.load(),
+        outlook=Outlook(),
+        reached=max((e.data["step"] for e in earlier if e.kind == "training.step"), default=0),
+        spent_before=balance.spent,
+        interrupted=interrupted,
+        first_run_at=min([started, *(e.at for e in earlier if e.kind == "attempt.started")]),
+    )
+    try:
+        yield session
+        _finish(session, "done" if begins else "planned", 0, "")
+    except ThriftuneError as error:
+        outcome = (
+            "refused"
+            if isinstance(error, CannotLand)
+            else "interrupted"
+            if isinstance(error, Interrupted)
+            else "failed"
+        )
+        _finish(session, outcome, error.exit_code, error.what)
+        raise
+    except BaseException as error:
+        _finish(session, "failed", 1, repr(error))
+        raise
+
+
+def database_url(project: Project) -> str:
+    """The project's database: `THRIFTUNE_DATABASE_URL` (which may hold a password), or a file in its state folder."""
+    return os.environ.get(DATABASE_VARIABLE) or f"sqlite:///{(project.root / DATABASE_FILE).absolute()}"
+
+
+def recipe_text(project: Project) -> str:
+    """What is to be done, as JSON: the project file without money, time, machine and serving."""
+    whole = project.file.model_dump(mode="json")
+    return json.dumps({name: value for name, value in whole.items() if name not in NOT_IN_RECIPE}, sort_keys=True)
+
+
+def _take_up(store: Store, clock: Clock, project: Project) -> tuple[int, list[Event]]:
+    """The attempt to go on with and its events; a new one unless the last is unfinished and has this recipe."""
+    last = latest_attempt(store, project.file.name)
+    unfinished = last is not None and last.outcome in (None, "interrupted", "planned")
+    if last is not None and unfinished and last.recipe == recipe_text(project):
+        resume_attempt(store, project.file.name, last.attempt)
+        log = EventLog(store, clock, project.file.name, last.attempt)
+        return last.attempt, log.read(attempt=last.attempt)
+    return open_attempt(store, clock, project.file.name, recipe_text(project)).attempt, []
+
+
+def _deadline(ledger: Ledger, project: Project, started: float, begins: bool) -> float | None:
+    declared = project.file.deadline
+    if begins:
+        return ledger.open_deadline(declared, started)
+    fixed = ledger.balance().deadline_at
+    if fixed is not None or declared is None:
+        return fixed
+    return started + declared.total_seconds() if isinstance(declared, timedelta) else declared.timestamp()
+
+
+def _finish(session: Session, outcome: str, exit_code: int, message: str) -> None:
+    """Record how it ended, charge the rest, and give the machine back."""
+    context = session.context
+    session.record.save()
+    context.events.emit("attempt.finished", outcome=outcome, exit_code=exit_code, message=message)
+    finish_attempt(
+        context.store,
+        context.clock,
+        context.project,
+        context.attempt,
+        outcome=outcome,
+        exit_code=exit_code,
+        message=message,
+    )
+    context.events.close()
+    context.meter.close(LAST_PHASE, session.record.forecast("exit", prior=EXIT_SECONDS).p50)

@@ -1,0 +1,137 @@
+"""The two cuts that keep twins away: a `Task` is all that differs between kinds of fine-tuning, and a `Predictor`
+is anything that answers a request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+    import torch
+    from numpy.typing import NDArray
+
+
+class Message(TypedDict):
+    """One turn of a conversation; `role` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+Request = str | list[Message]
+"""What a predictor is asked: a text to classify, or the turns of a conversation to answer."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """An answer: the label or the text, and for a classifier the probability of each label."""
+
+    output: str
+    scores: dict[str, float] = field(default_factory=dict)
+    tokens: int = 0  # generated tokens, for a decoder
+
+
+class Predictor(Protocol):
+    """Anything that answers: majority, TF-IDF, an untuned model, a tuned one, a managed endpoint."""
+
+    @property
+    def name(self) -> str:
+        """Short name, as shown in reports: `tfidf`, `majority`, `untuned`, `tuned`."""
+        ...
+
+    def predict(self, requests: Sequence[Request]) -> list[Prediction]:
+        """One prediction a request, in order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Rows as a model reads them, ragged, in three flat arrays.
+
+    Args:
+        tokens: (total tokens,) int32 token ids, row after row.
+        offsets: (rows + 1,) int64; row i is `tokens[offsets[i]:offsets[i + 1]]`.
+        labels: classification: (rows,) int64 class indices. Generation: (total tokens,) int64, the token id at
+            positions that count towards the loss and -100 elsewhere.
+        weights: (rows,) float64, what each row counts in the loss's denominator (1 a row, or its counted tokens).
+        cut_tokens: how many tokens were cut because a row was longer than the model reads.
+        cut_rows: how many rows were cut.
+    """
+
+    tokens: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    cut_tokens: int = 0
+    cut_rows: int = 0
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(rows,) tokens a row."""
+        return self.offsets[1:] - self.offsets[:-1]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
+Batch = dict[str, "torch.Tensor"]
+
+TASK_FILE = "thriftune-task.json"  # in a saved model's folder: what `Task.describe` says
+
+
+class Task(Protocol):
+    """All that differs between classification, chat and what follows: encode, batch, loss, decode, metrics."""
+
+    @property
+    def name(self) -> str:
+        """The task's name in the project file: `classify`, `chat`."""
+        ...
+
+    @property
+    def primary_metric(self) -> str:
+        """The metric that validation and the verdict look at unless the project file names another."""
+        ...
+
+    def build(self) -> torch.nn.Module:
+        """The model to train, in fp32 on the CPU, with what is frozen marked `requires_grad=False`."""
+        ...
+
+    def encode(self, frame: pl.DataFrame) -> Encoded:
+        """Token ids and labels of the frame's rows."""
+        ...
+
+    def batch(self, encoded: Encoded, rows: NDArray[np.int64]) -> Batch:
+        """The padded tensors of some rows."""
+        ...
+
+    def loss(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """The loss summed (not averaged) over what counts: rows, or answer tokens; a scalar with gradient."""
+        ...
+
+    def validate(self, model: torch.nn.Module, encoded: Encoded, batch_tokens: int) -> dict[str, float]:
+        """`loss` (mean over what counts) and the task's metrics that need no generation, on held-out rows."""
+        ...
+
+    def save(self, model: torch.nn.Module, folder: Path) -> None:
+        """Write all that answering needs (weights as safetensors, tokenizer, task) into an empty folder."""
+        ...
+
+    def load(self, folder: Path) -> torch.nn.Module:
+        """The tuned model that `save` wrote, ready to answer."""
+        ...
+
+    def untuned(self) -> Predictor:
+        """The model without any tuning, as a predictor."""
+        ...
+
+    def predictor(self, model: torch.nn.Module, name: str) -> Predictor:
+        """The model as a predictor."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What determines this task's encoding and model, for recipe keys: plain JSON values."""
+        ...

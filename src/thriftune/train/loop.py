@@ -1,0 +1,431 @@
+"""The training loop.
+
+One loop for every task: a `Task` says how rows are encoded, batched and scored, the batch plan says which rows come
+when, and the governor, asked at every block of steps, says how many steps there are to be. Read `Loop.run` first.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from thriftune.budget.decisions import Decisions
+from thriftune.budget.governor import Governor
+from thriftune.errors import BadInput, OutOfBudget
+from thriftune.events import EventLog
+from thriftune.faults import crash_point
+from thriftune.tasks.base import Encoded, Task
+from thriftune.tasks.batches import micro_batches, padded_tokens
+from thriftune.train.batches import plan_epoch, updates_per_epoch
+from thriftune.train.checkpoint import (
+    Checkpoint,
+    load_latest,
+    load_optimizer,
+    load_trained,
+    optimizer_state,
+    save_checkpoint,
+    trained_state,
+)
+from thriftune.train.machine import Machine
+from thriftune.train.optimizer import adamw
+from thriftune.train.schedule import Pace, rate_factor
+
+BLOCK_SECONDS = 0.5  # steps are reserved and metered in blocks of about this long
+UPPER_FACTOR = 1.5  # a block's upper bound over the slowest recent step
+UPPER_FLOOR = 0.25  # seconds that a block may take beyond it on an idle machine
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What determines the trained weights, besides the data, the task and the recorded decisions."""
+
+    epochs: int
+    rows_per_update: int
+    rate: float  # peak learning rate
+    weight_decay: float = 0.01
+    warmup: float = 0.1  # share of progress
+    decay: str = "linear"  # a name in schedule.DECAYS
+    clip_norm: float = 1.0
+    seed: int = 0
+    patience: int = 3  # validations without gain before a short decay ends the run
+    min_gain: float = 0.0  # of the watched metric
+    ending_share: float = 0.1  # that short decay, as a share of the steps done
+    watch: str = "loss"  # the validation figure that chooses the best checkpoint
+    higher_is_better: bool = False
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What the parts of training take here, from the probe.
+
+    Args:
+        seconds_per_token: an update's seconds, per padded token.
+        validation: seconds of one pass over the validation split.
+        checkpoint: seconds to write one.
+    """
+
+    seconds_per_token: float
+    validation: float
+    checkpoint: float
+
+    @property
+    def validation_upper(self) -> float:
+        """The upper bound to reserve for a validation, seconds."""
+        return UPPER_FACTOR * self.validation + UPPER_FLOOR
+
+    @property
+    def checkpoint_upper(self) -> float:
+        """The upper bound to reserve for a checkpoint, seconds."""
+        return UPPER_FACTOR * self.checkpoint + UPPER_FLOOR
+
+
+class UnitMeter(Protocol):
+    """What the loop needs of the meter."""
+
+    def unit(self, phase: str, what: str, upper_seconds: float) -> AbstractContextManager[object]:
+        """Reserve, do, post."""
+        ...
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """Who watches the loop: the governor and the meter (None to replay a recorded run), journal and events."""
+
+    decisions: Decisions
+    events: EventLog
+    meter: UnitMeter | None
+    governor: Governor | None
+    checkpoints: Path
+    reached: int = 0  # the last step that an earlier, killed process recorded
+    checkpoint_seconds: float = 30.0
+    interrupted: Callable[[], bool] = lambda: False
+
+    def unit(self, what: str, upper_seconds: float) -> AbstractContextManager[object]:
+        """A metered unit of the training phase; nothing is metered in a replay."""
+        return nullcontext() if self.meter is None else self.meter.unit("training", what, upper_seconds)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How training ended."""
+
+    steps: int
+    epochs: float
+    stopped: str  # "planned", "patience", "budget"
+    best_step: int
+    best: dict[str, float]
+    final_loss: float
+    padding_share: float
+
+
+class Interruption(Exception):
+    """The user asked to stop; a checkpoint has been written."""
+
+
+@dataclass
+class _Best:
+    step: int = -1
+    figures: dict[str, float] = field(default_factory=dict)
+    state: dict[str, torch.Tensor] = field(default_factory=dict)
+    stale: int = 0  # validations since the last gain
+
+
+class Loop:
+    """Training as a state that goes forward step by step.
+
+    Raises (from `run`):
+        BadInput: the loss is no longer a number; the message names the rows of the update, and the last good
+            checkpoint stays.
+        Interruption: the user asked to stop.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        model: torch.nn.Module,
+        train: Encoded,
+        validation: Encoded,
+        recipe: Recipe,
+        machine: Machine,
+        supervision: Supervision,
+    ) -> None:
+        self.task, self.train, self.validation = task, train, validation
+        self.recipe, self.machine, self.watch = recipe, machine, supervision
+        self.model = model.to(machine.device).train()
+        self.trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = adamw(self.model, recipe.rate, recipe.weight_decay)
+        self.epoch_updates = updates_per_epoch(len(train), recipe.rows_per_update)
+        self.full_steps = recipe.epochs * self.epoch_updates
+
+        self.step = 0
+        self.validated = -1  # the step of the latest validation
+        self.pace = Pace(planned=self.full_steps)
+        self.best = _Best()
+        self.ending = ""  # why the end was brought forward, if it was
+        self.recent: deque[float] = deque(maxlen=40)  # seconds per padded token of the latest steps
+        self.padded = self.real = 0  # tokens computed, and those that were no padding
+        self.loss = math.nan
+        self._epoch: tuple[int, list[NDArray[np.int64]]] = (-1, [])
+        self._saved_at = time.monotonic()
+
+    def run(self, validate_every: int, costs: Costs) -> Outcome:
+        """Train to the end of the plan, whatever the governor makes of it, and leave the best weights in the model.
+
+        Args:
+            validate_every: steps from one validation to the next; there is always one after the last step.
+            costs: the probe's figures; the loop's own take over as it goes.
+        """
+        torch.set_num_threads(self.machine.threads)
+        self.recent.append(costs.seconds_per_token)
+        self._resume()
+        while self._review() and self.step < self.pace.planned:
+            try:
+                self._block(validate_every)
+                if self.step % validate_every == 0 and self.step < self.pace.planned:
+                    self._validate(costs.validation_upper)
+                self._checkpoint_when_due(costs.checkpoint_upper)
+            except OutOfBudget as refusal:
+                self._stop("budget", refusal.what)
+                break
+        if self.validated != self.step:
+            self._validate_last(costs.validation_upper)
+        load_trained(self.model, self.best.state)
+        return self._outcome()
+
+    # one step
+
+    def update(self, step: int) -> torch.Tensor:
+        """One optimizer step on the global batch of `step`; returns its mean loss (a scalar on the device).
+
+        The loss is summed over what counts in each micro-batch and divided by what counts in the whole update, so
+        that accumulation changes nothing but memory. Randomness is seeded by the step, not carried along: a resumed
+        step draws the same dropout masks.
+        """
+        rows = self.rows_of(step)
+        parts = micro_batches(self.train.lengths, rows, self.machine.micro_batch_tokens)
+        weight = max(float(self.train.weights[rows].sum()), 1.0)
+        torch.manual_seed(hash((self.recipe.seed, step)) & 0x7FFF_FFFF)
+        total = torch.zeros((), device=self.machine.device)
+        for part in parts:
+            batch = {name: t.to(self.machine.device) for name, t in self.task.batch(self.train, part).items()}
+            with self.machine.autocast():
+                loss = self.task.loss(self.model, batch) / weight
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        torch.nn.utils.clip_grad_norm_(self.trained, self.recipe.clip_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate(step)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.padded += padded_tokens(self.train.lengths, parts)
+        self.real += int(self.train.lengths[rows].sum())
+        return total
+
+    def rate(self, step: int) -> float:
+        """The learning rate of the update that follows `step` done ones, taken at the update's middle."""
+        progress = self.pace.progress(step + 0.5)
+        return self.recipe.rate * rate_factor(progress, self.recipe.warmup, self.recipe.decay)
+
+    def rows_of(self, step: int) -> NDArray[np.int64]:
+        """The row ids of one update."""
+        epoch, index = divmod(step, self.epoch_updates)
+        if self._epoch[0] != epoch:
+            lengths = self.train.lengths
+            self._epoch = (epoch, plan_epoch(lengths, self.recipe.rows_per_update, self.recipe.seed, epoch))
+        return self._epoch[1][index]
+
+    # blocks of steps, under the governor
+
+    def _review(self) -> bool:
+        """Let recorded or new decisions change the plan; False when the run is to end here."""
+        step, planned = self.step, self.pace.planned
+        change = self.watch.decisions.recorded("planned_steps", step) if step else None
+        if change is None and self.watch.governor is not None and step >= self.watch.reached and step > 0:
+            proposal = self.watch.governor.review(step, planned, self.step_seconds())
+            if proposal is not None and not (self.ending and proposal > planned):
+                because = f"{self.step_seconds():.3f} s a step leaves room for {proposal} of {self.full_steps} steps"
+                change = self.watch.decisions.take("planned_steps", lambda: (proposal, because), step)
+        if change is not None and change != planned:
+            if change <= step:
+                self.ending = self.ending or "budget"
+                return False
+            self.pace = self.pace.refitted(step, change)
+        stop = self.watch.decisions.recorded("stop", step)
+        if stop is not None:
+            self.ending = stop
+        return stop is None
+
+    def _block(self, validate_every: int) -> None:
+        """Some steps, reserved before and metered after: about half a second's, up to the next thing to do."""
+        count = max(1, int(BLOCK_SECONDS / self.step_seconds()))
+        boundary = min(self.pace.planned, (self.step // validate_every + 1) * validate_every)
+        recorded = self.watch.decisions.next_step(self.step)
+        end = min(self.step + count, boundary, recorded if recorded is not None else boundary)
+        upper = sum(self._upper(step) for step in range(self.step, end)) + UPPER_FLOOR
+        losses: list[tuple[int, torch.Tensor]] = []
+        with self.watch.unit("steps", upper):
+            while self.step < end:
+                began, padded = time.monotonic(), self.padded
+                losses.append((self.step, self.update(self.step)))
+                self.step += 1
+                tokens = self.padded - padded
+                seconds = time.monotonic() - began
+                self.recent.append(seconds / tokens)
+                self.watch.events.buffer(
+                    "training.step",
+                    step=self.step,
+                    planned=self.pace.planned,
+                    epoch=self.step / self.epoch_updates,
+                    loss=self._finite(*losses[-1]),
+                    rate=self.rate(self.step - 1),
+                    tokens=int(self.train.lengths[self.rows_of(self.step - 1)].sum()),
+                    padded_tokens=tokens,
+                    seconds=seconds,
+                )
+                crash_point("step.done")
+
+    def step_seconds(self) -> float:
+        """A step's expected seconds: the median of the latest rates times the mean padded tokens of a step."""
+        mean_tokens = self.padded / self.step if self.step else self._expected_tokens()
+        return median(self.recent) * mean_tokens
+
+    def _upper(self, step: int) -> float:
+        rows = self.rows_of(step)
+        return UPPER_FACTOR * max(self.recent) * len(rows) * int(self.train.lengths[rows].max())
+
+    def _expected_tokens(self) -> float:
+        return float(self.train.lengths.mean()) * self.recipe.rows_per_update
+
+    def _finite(self, step: int, loss: torch.Tensor) -> float:
+        self.loss = loss.item()
+        if not math.isfinite(self.loss):
+            rows = self.rows_of(step).tolist()
+            raise BadInput(
+                "the training loss is no longer a number",
+                where=f"update {step + 1}, training rows {rows[:8]}{' …' if len(rows) > 8 else ''}",
+                found=f"loss {self.loss}",
+                expected="a finite loss",
+                way_out=f"lower train.learning_rate (now {self.recipe.rate}); the last checkpoint is kept",
+            )
+        return self.loss
+
+    def _stop(self, why: str, because: str) -> None:
+        self.ending = self.watch.decisions.take("stop", lambda: (why, because), self.step)
+
+    # validation and checkpoints
+
+    def _validate(self, upper_seconds: float) -> None:
+        with self.watch.unit("validation", upper_seconds), self.machine.autocast():
+            figures = self.task.validate(self.model, self.validation, self.machine.read_batch_tokens)
+        self.validated = self.step
+        gained = not self.best.state or self._gain(figures, self.best.figures) > self.recipe.min_gain
+        if gained:
+            self.best = _Best(self.step, figures, trained_state(self.model))
+        else:
+            self.best.stale += 1
+        self.watch.events.emit(
+            "training.validation",
+            step=self.step,
+            loss=figures["loss"],
+            metrics={name: value for name, value in figures.items() if name != "loss"},
+            best=gained,
+        )
+        if self.best.stale >= self.recipe.patience and not self.ending and self.step < self.pace.planned:
+            self._end_early()
+
+    def _validate_last(self, upper_seconds: float) -> None:
+        """Validate the final weights, or, where even that is not paid for, keep the best or the last unvalidated."""
+        try:
+            self._validate(upper_seconds)
+        except OutOfBudget as refusal:
+            because = refusal.what
+            self.watch.decisions.take("final_validation", lambda: ("skipped", because), self.step)
+            if not self.best.state:
+                self.best = _Best(self.step, {}, trained_state(self.model))
+
+    def _gain(self, figures: dict[str, float], before: dict[str, float]) -> float:
+        """How much better the watched figure is; equal figures are told apart by the loss."""
+        name = self.recipe.watch
+        gain = figures[name] - before[name] if self.recipe.higher_is_better else before[name] - figures[name]
+        return gain if gain != 0 else min(before["loss"] - figures["loss"], 1e-12)
+
+    def _end_early(self) -> None:
+        """Patience is spent: decay the rate to its end over a few more steps instead of stopping abruptly."""
+        end = min(self.pace.planned, self.step + max(1, round(self.recipe.ending_share * self.step)))
+        self.ending = "patience"
+        because = f"{self.best.stale} validations without a better {self.recipe.watch}"
+        self.watch.decisions.take("ending", lambda: (end, because), self.step)
+        self.pace = self.pace.refitted(self.step, end)
+        self.full_steps = end
+
+    def _checkpoint_when_due(self, upper_seconds: float) -> None:
+        interrupted = self.watch.interrupted()
+        if interrupted or time.monotonic() - self._saved_at >= self.watch.checkpoint_seconds:
+            with self.watch.unit("checkpoint", upper_seconds):
+                self.save()
+        if interrupted:
+            raise Interruption
+
+    def save(self) -> None:
+        """Write a checkpoint now."""
+        began = time.monotonic()
+        progress = {
+            "pace": [self.pace.planned, self.pace.origin_step, self.pace.origin_progress],
+            "best": [self.best.step, self.best.figures, self.best.stale],
+            "ending": self.ending,
+            "full_steps": self.full_steps,
+            "validated": self.validated,
+            "padded": self.padded,
+            "real": self.real,
+        }
+        save_checkpoint(
+            self.watch.checkpoints,
+            Checkpoint(
+                self.step,
+                trained_state(self.model),
+                optimizer_state(self.model, self.optimizer),
+                self.best.state,
+                progress,
+            ),
+        )
+        self._saved_at = time.monotonic()
+        self.watch.events.emit("training.checkpoint", step=self.step, seconds=self._saved_at - began)
+
+    def _resume(self) -> None:
+        found = load_latest(self.watch.checkpoints)
+        if found is None:
+            planned = self.watch.decisions.recorded("planned_steps", 0)
+            self.pace = Pace(planned=self.full_steps if planned is None else min(planned, self.full_steps))
+            return
+        load_trained(self.model, found.weights)
+        load_optimizer(self.model, self.optimizer, found.moments)
+        self.step = found.step
+        self.pace = Pace(*found.progress["pace"])
+        step, figures, stale = found.progress["best"]
+        self.best = _Best(step, figures, found.best, stale)
+        self.ending = found.progress["ending"]
+        self.full_steps = found.progress["full_steps"]
+        self.validated = found.progress["validated"]
+        self.padded, self.real = found.progress["padded"], found.progress["real"]
+
+    def _outcome(self) -> Outcome:
+        return Outcome(
+            steps=self.step,
+            epochs=self.step / self.epoch_updates,
+            stopped=self.ending or "planned",
+            best_step=self.best.step,
+            best=self.best.figures,
+            final_loss=self.loss,
+            padding_share=1.0 - self.real / self.padded if self.padded else 0.0,
+        )

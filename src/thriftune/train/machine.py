@@ -1,0 +1,105 @@
+"""How this machine computes: device, precision and threads, probed and never assumed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import torch
+
+BF16_GAIN = 2.0  # bfloat16 must multiply matrices this much faster: casts and master weights eat the rest
+REPEATS = 5
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How this machine computes: all of it probed, recorded as decisions, and so the same after a resume."""
+
+    device: str = "cpu"
+    precision: str = "fp32"  # or bf16, by autocast over fp32 master weights
+    threads: int = 1
+    micro_batch_tokens: int | None = None  # padded tokens a forward pass, None for the whole update at once
+    read_batch_tokens: int = 4096
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context in which the forward pass runs."""
+        if self.precision == "bf16":
+            return torch.autocast(self.device.split(":")[0], dtype=torch.bfloat16)
+        return nullcontext()
+
+
+def usable_cores() -> int:
+    """The cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def product_seconds(rows: int, inner: int, columns: int, dtype: torch.dtype, device: str) -> float:
+    """Median seconds of one (rows, inner) × (inner, columns) product."""
+    left = torch.randn(rows, inner, device=device).to(dtype)
+    right = torch.randn(inner, columns, device=device).to(dtype)
+    seconds = []
+    for _ in range(REPEATS + 1):
+        began = time.perf_counter()
+        left @ right
+        if device != "cpu":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return median(seconds[1:])
+
+
+def probe_device() -> tuple[str, str]:
+    """Where to compute, and why."""
+    if torch.cuda.is_available():
+        return "cuda", f"{torch.cuda.get_device_name()} is here"
+    return "cpu", "no accelerator is here"
+
+
+def probe_threads(hidden: int) -> tuple[int, str]:
+    """How many threads multiply matrices of this model's size fastest, and why."""
+    cores = usable_cores()
+    measured: dict[int, float] = {}
+    for threads in sorted({1, max(1, cores // 2), cores}):
+        torch.set_num_threads(threads)
+        measured[threads] = product_seconds(256, hidden, 4 * hidden, torch.float32, "cpu")
+    best = min(measured, key=lambda threads: measured[threads])
+    timings = ", ".join(f"{threads}: {1e3 * seconds:.2f} ms" for threads, seconds in measured.items())
+    return best, f"one product of this model's size by threads: {timings}"
+
+
+def probe_precision(hidden: int, device: str) -> tuple[str, str]:
+    """fp32 or bf16, by what a matrix product of this model's size takes in each, and why."""
+    if device != "cpu":
+        supported = torch.cuda.is_bf16_supported()
+        return ("bf16" if supported else "fp32"), f"the accelerator {'has' if supported else 'lacks'} bfloat16"
+    full = product_seconds(256, hidden, 4 * hidden, torch.float32, device)
+    began = time.perf_counter()
+    probe = torch.randn(16, hidden).to(torch.bfloat16) @ torch.randn(hidden, 4 * hidden).to(torch.bfloat16)
+    if (time.perf_counter() - began) * 256 / len(probe) > 20 * full:  # emulated: do not wait for more of it
+        return "fp32", "bfloat16 products are more than 20 times slower than fp32 here"
+    half = product_seconds(256, hidden, 4 * hidden, torch.bfloat16, device)
+    because = f"bfloat16 products are {full / half:.2f} times as fast as fp32 here ({BF16_GAIN} needed)"
+    return ("bf16" if full / half >= BF16_GAIN else "fp32"), because
+
+
+def choose_machine(take: Callable[[str, Callable[[], tuple[Any, str]]], Any], hidden: int, wanted: Any) -> Machine:
+    """The machine as recorded, or probed and recorded now.
+
+    Args:
+        take: `Decisions.take`.
+        hidden: the model's hidden size.
+        wanted: the project file's `train` options, of which `precision` and `threads` may be "auto".
+    """
+    device = take("device", probe_device)
+    stated = "stated in the project file"
+    threads = take("threads", lambda: probe_threads(hidden) if wanted.threads is None else (wanted.threads, stated))
+    torch.set_num_threads(threads)
+    precision = take(
+        "precision",
+        lambda: probe_precision(hidden, device) if wanted.precision == "auto" else (wanted.precision, stated),
+    )
+    return Machine(device=device, precision=precision, threads=threads, micro_batch_tokens=wanted.micro_batch_tokens)

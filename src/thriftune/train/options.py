@@ -1,0 +1,139 @@
+"""Training's part of the project file."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from thriftune.options import Options, Seconds
+
+MIN_UPDATES = 200  # few rows are passed over more often, so that the rate's curve has this many steps to act
+MAX_EPOCHS = 10
+EPOCHS = {"classify": 3, "chat": 2}
+BATCH_ROWS = {"classify": 32, "chat": 8}
+LARGE_ENCODER = 100_000_000  # parameters; BERT base has 110 million
+
+
+def read_auto(value: Any) -> Any:
+    """The word `auto` as None: to be decided from the task, the data or a probe."""
+    return None if value == "auto" else value
+
+
+AutoInt = Annotated[int | None, BeforeValidator(read_auto)]
+AutoFloat = Annotated[float | None, BeforeValidator(read_auto)]
+
+
+class LoraOptions(Options):
+    """The adapters of `method: lora` (Hu et al., "LoRA", ICLR 2022)."""
+
+    rank: int = Field(
+        default=16,
+        ge=1,
+        le=1024,
+        description="Rank 16 on every linear layer learns as full tuning does on sets this small",
+    )
+    alpha: int = Field(default=32, ge=1, le=4096, description="Twice the rank, the usual scale")
+    dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="None: few passes over the data leave little to regularise"
+    )
+    targets: Literal["all-linear"] = Field(
+        default="all-linear",
+        description="Every linear layer: adapters on attention alone fall short (QLoRA, 2023, figure 2)",
+    )
+
+
+class TrainOptions(Options):
+    """How to train. What says "auto" is decided from the task and the data, or probed, and recorded as a decision."""
+
+    method: Literal["auto", "full", "lora", "head"] = Field(
+        default="auto",
+        description="Every weight for a classifier, adapters for a chat model, whose weights are many more",
+    )
+    epochs: AutoInt = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description="3 passes for a classifier (2 to 4 in Devlin et al., BERT, 2019), 2 for chat; more, up to 10, where"
+        " that makes fewer than 200 updates; the governor shortens what the budget does not hold",
+    )
+    batch_rows: AutoInt = Field(
+        default=None, ge=1, le=65_536, description="Rows an update: 32 for a classifier, 8 conversations for chat"
+    )
+    micro_batch_tokens: AutoInt = Field(
+        default=None, ge=16, le=16_777_216, description="Padded tokens a forward pass, probed; an update keeps its rows"
+    )
+    learning_rate: AutoFloat = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Classifier: 1e-4, the best measured for MiniLM, and 2e-5 from 100 million parameters on (BERT,"
+        " 2019); head alone: 1e-3, measured; LoRA: 2e-4 (QLoRA, 2023); chat, every weight: 2e-5",
+    )
+    weight_decay: float = Field(default=0.01, ge=0, le=1, description="As BERT was trained with")
+    warmup: float = Field(default=0.1, ge=0, lt=1, description="Share of progress in which the rate rises, as in BERT")
+    schedule: Literal["linear", "cosine", "constant", "step"] = Field(
+        default="linear",
+        description="A rate that falls linearly to nothing where the budget ends is best under one (Li et al., Budgeted"
+        " Training, 2020)",
+    )
+    clip_norm: float = Field(default=1.0, gt=0, le=1e6, description="Longer gradients are cut to this norm, as in BERT")
+    lora: LoraOptions = Field(default_factory=LoraOptions, description="The adapters of method lora")
+    freeze_layers: int = Field(
+        default=0, ge=0, le=1000, description="No layer: frozen layers cost quality, which is measured elsewhere"
+    )
+    max_tokens: AutoInt = Field(
+        default=None,
+        ge=8,
+        le=1_048_576,
+        description="As long a row as the model reads, or as the data needs if that is less",
+    )
+    dropout: AutoFloat = Field(default=None, ge=0, lt=1, description="The model's own rates")
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="None: probabilities stay readable as they are")
+    patience: int = Field(
+        default=3, ge=1, le=1000, description="Validations without gain before a short decay ends training"
+    )
+    min_gain: float = Field(default=0.0, ge=0, le=1, description="Any gain counts; patience evens out the noise")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto", description="Probed: bf16 is 7 times faster on some processors and 200 times slower on others"
+    )
+    threads: AutoInt = Field(default=None, ge=1, le=4096, description="Probed: as many as make a step fastest")
+    checkpoint_seconds: Seconds = Field(
+        default=30.0, ge=1, le=30, description="At most 30 s of work are repeated after a crash; that is the promise"
+    )
+    validations_per_epoch: AutoInt = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description="As often as costs no more than a small share of training, by the probe",
+    )
+
+    def method_for(self, task: str) -> Literal["full", "lora", "head"]:
+        """The method, "auto" resolved for the task."""
+        if self.method != "auto":
+            return self.method
+        return "lora" if task == "chat" else "full"
+
+    def batch_rows_for(self, task: str) -> int:
+        """Rows an update, "auto" resolved for the task."""
+        return self.batch_rows or BATCH_ROWS[task]
+
+    def epochs_for(self, task: str, rows: int) -> int:
+        """Passes over the data, "auto" resolved for the task and the number of training rows."""
+        if self.epochs is not None:
+            return self.epochs
+        updates = max(1, math.ceil(rows / self.batch_rows_for(task)))
+        return max(EPOCHS[task], min(MAX_EPOCHS, math.ceil(MIN_UPDATES / updates)))
+
+    def learning_rate_for(self, task: str, parameters: int | None = None) -> float:
+        """The peak rate, "auto" resolved for the task and, where known, the model's number of parameters."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        method = self.method_for(task)
+        if method == "head":
+            return 1e-3
+        if method == "lora":
+            return 2e-4
+        small = task == "classify" and (parameters is None or parameters < LARGE_ENCODER)
+        return 1e-4 if small else 2e-5

@@ -1,0 +1,216 @@
+"""The training stage: splits in, a tuned model out, inside what is left of the money and the time."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from thriftune.artifacts import Artifact, recipe_key
+from thriftune.budget.decisions import Decisions
+from thriftune.budget.forecast import Forecast, total
+from thriftune.budget.governor import Governor, Overheads
+from thriftune.context import Context
+from thriftune.tasks.base import Encoded, Task
+from thriftune.train.batches import plan_epoch
+from thriftune.train.loop import Costs, Loop, Outcome, Recipe, Supervision
+from thriftune.train.machine import Machine
+from thriftune.train.options import TrainOptions
+
+STAGE_VERSION = 1
+ABOUT_FILE = "thriftune-model.json"  # how the training ended, and what a server must know
+VALIDATION_SHARE = 0.05  # of the training time, at most, goes into validating
+MIN_STEPS = 20  # fewer make no model worth the name
+PROBE_SPREAD = 0.15  # 95th percentile over the median of probed durations on a shared machine
+
+
+@dataclass(frozen=True)
+class TunedModel:
+    """A tuned model's folder and how its training ended."""
+
+    folder: Path
+    content_hash: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be trained: a task, its encoded rows and the recipe.
+
+    Args:
+        data_hash: the content hash of the splits.
+        hidden_size: the model's width, by which the machine is probed.
+    """
+
+    task: Task
+    train: Encoded
+    validation: Encoded
+    recipe: Recipe
+    data_hash: str
+    hidden_size: int
+
+    @property
+    def key(self) -> str:
+        """The recipe key: money, time and what the machine chose are no part of it."""
+        return recipe_key(
+            "train",
+            STAGE_VERSION,
+            {"splits": self.data_hash},
+            {"task": self.task.describe(), "recipe": asdict(self.recipe)},
+            {"torch": torch.__version__, "transformers": transformers.__version__},
+        )
+
+    @property
+    def mean_step_tokens(self) -> float:
+        """Padded tokens of an average update of the first epoch."""
+        updates = plan_epoch(self.train.lengths, self.recipe.rows_per_update, self.recipe.seed, 0)
+        return float(np.mean([len(rows) * self.train.lengths[rows].max() for rows in updates]))
+
+    @property
+    def full_steps(self) -> int:
+        """The updates of all epochs."""
+        return self.recipe.epochs * math.ceil(len(self.train) / self.recipe.rows_per_update)
+
+
+def recipe_of(
+    options: TrainOptions, task: Task, rows: int, seed: int, watch: str, parameters: int | None = None
+) -> Recipe:
+    """The options with every "auto" resolved for this task and data.
+
+    Args:
+        rows: training rows.
+        watch: the validation figure that chooses the best checkpoint.
+        parameters: of the model, where known.
+    """
+    return Recipe(
+        epochs=options.epochs_for(task.name, rows),
+        rows_per_update=options.batch_rows_for(task.name),
+        rate=options.learning_rate_for(task.name, parameters),
+        weight_decay=options.weight_decay,
+        warmup=options.warmup,
+        decay=options.schedule,
+        clip_norm=options.clip_norm,
+        seed=seed,
+        patience=options.patience,
+        min_gain=options.min_gain,
+        watch=watch,
+        higher_is_better=watch not in {"loss", "perplexity"},
+    )
+
+
+def validate_every(work: Work, costs: Costs) -> tuple[int, str]:
+    """Steps between validations so that they cost at most `VALIDATION_SHARE`, once an epoch or less often."""
+    step = costs.seconds_per_token * work.mean_step_tokens
+    every = max(math.ceil(costs.validation / (VALIDATION_SHARE * step)), 1)
+    epoch = math.ceil(len(work.train) / work.recipe.rows_per_update)
+    chosen = every if every >= epoch else max(every, math.ceil(epoch / 4))
+    because = f"a validation takes {costs.validation:.2f} s, {costs.validation / step:.0f} steps' worth"
+    return chosen, because
+
+
+def overheads(work: Work, costs: Costs, every: int, options: TrainOptions) -> Overheads:
+    """What training does besides its steps."""
+    return Overheads(costs.validation, every, costs.checkpoint, options.checkpoint_seconds)
+
+
+def estimate(work: Work, costs: Costs, every: int, steps: int, options: TrainOptions) -> Forecast:
+    """Seconds of `steps` updates with their validations and checkpoints, from the probe."""
+    step = overheads(work, costs, every, options).step_seconds(costs.seconds_per_token * work.mean_step_tokens)
+    final = costs.validation
+    return total([Forecast.lognormal(steps * step + final, PROBE_SPREAD, "probe")])
+
+
+def minimum(work: Work, costs: Costs) -> Forecast:
+    """Seconds of the shortest training that makes a model: `MIN_STEPS` updates and one validation."""
+    seconds = MIN_STEPS * costs.seconds_per_token * work.mean_step_tokens + costs.validation
+    return Forecast.lognormal(seconds, PROBE_SPREAD, "probe")
+
+
+def run(
+    work: Work,
+    model: torch.nn.Module,
+    machine: Machine,
+    costs: Costs,
+    tail_seconds: float,
+    decisions: Decisions,
+    reached: int,
+    options: TrainOptions,
+    context: Context,
+    interrupted: Callable[[], bool],
+    about: dict[str, Any],
+) -> TunedModel:
+    """Train, under the governor, or take the tuned model that this recipe has made before.
+
+    Args:
+        work: what to train.
+        model: the fresh model.
+        machine: how to compute.
+        costs: the probe's figures.
+        tail_seconds: upper bound of what must still happen after training.
+        decisions: the attempt's journal.
+        reached: the last step an earlier process of this attempt recorded.
+        interrupted: asked after every block of steps.
+        about: what else belongs to the model, such as the preparation steps that a server must run; JSON values.
+    """
+    checkpoints = context.root / "checkpoints" / f"{context.attempt}-{work.key[:16]}"
+
+    def write(folder: Path) -> None:
+        every = decisions.take("validate_every", lambda: validate_every(work, costs))
+        governor = Governor(
+            remaining=context.meter.remaining_seconds,
+            tail_seconds=tail_seconds + costs.validation_upper,
+            full_steps=work.full_steps,
+            overheads=overheads(work, costs, every, options),
+        )
+        step_seconds = costs.seconds_per_token * work.mean_step_tokens
+        decisions.take("planned_steps", lambda: _first_plan(governor, step_seconds))
+        loop = Loop(
+            work.task,
+            model,
+            work.train,
+            work.validation,
+            work.recipe,
+            machine,
+            Supervision(
+                decisions=decisions,
+                events=context.events,
+                meter=context.meter,
+                governor=governor,
+                checkpoints=checkpoints,
+                reached=reached,
+                checkpoint_seconds=options.checkpoint_seconds,
+                interrupted=interrupted,
+            ),
+        )
+        outcome = loop.run(every, costs)
+        work.task.save(loop.model, folder)
+        (folder / ABOUT_FILE).write_text(json.dumps(about | {"outcome": asdict(outcome)}, indent=1))
+
+    artifact = context.artifacts.build("train", work.key, {"recipe": asdict(work.recipe)}, write)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return open_tuned(artifact)
+
+
+def open_tuned(artifact: Artifact) -> TunedModel:
+    """The tuned model that an artifact holds."""
+    about = json.loads((artifact.folder / ABOUT_FILE).read_text())
+    return TunedModel(artifact.folder, artifact.content_hash, Outcome(**about["outcome"]))
+
+
+def _first_plan(governor: Governor, step_seconds: float) -> tuple[Any, str]:
+    planned = governor.planned(step_seconds)
+    if planned == governor.full_steps:
+        return planned, f"all {planned} steps fit into what is left of the budget and the deadline"
+    left = governor.remaining()
+    return planned, (
+        f"{left:.0f} s are left, {governor.tail_seconds:.0f} s of them for what follows training: "
+        f"{planned} of {governor.full_steps} steps at {step_seconds:.3f} s"
+    )

@@ -1,0 +1,26 @@
+"""The examples' project files hold together with the data that their pages say how to fetch."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from thriftune.collect.packaged import write_packaged
+from thriftune.project.project import Project
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.mark.parametrize(("example", "task"), [("sentiment", "classify"), ("support-bot", "chat")])
+def test_the_project_file_loads_with_its_data(example: str, task: str, tmp_path: Path) -> None:
+    page = (EXAMPLES / example / "README.md").read_text(encoding="utf-8")
+    name, out = re.search(r"thriftune\.collect\.packaged (\S+) (\S+)", page).groups()  # type: ignore[union-attr]
+    kept = write_packaged(name, tmp_path / out).kept
+    assert f"{kept:,}" in page
+    shutil.copy(EXAMPLES / example / "thriftune.yaml", tmp_path)
+    project = Project.load(tmp_path / "thriftune.yaml")
+    assert project.file.objective.task == task
+    assert project.source_path(project.file.data[0]) == tmp_path / out
