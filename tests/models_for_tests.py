@@ -6,7 +6,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-WORDS = "the a good bad film was is not very great awful dull fine slow what how why do you i it".split()
+WORDS = "the a good bad film was is not very great awful dull fine slow what how why do you i it".split()  # noqa: SIM905
 
 
 def bert_folder(folder: Path, layers: int = 2) -> Path:

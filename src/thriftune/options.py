@@ -31,7 +31,7 @@ def parse_amount(value: Any) -> Decimal:
     Raises:
         ValueError: with what was expected, when it is none.
     """
-    if isinstance(value, bool) or isinstance(value, float):
+    if isinstance(value, bool | float):
         raise ValueError("money is read as decimal text, such as 5.00")
     text = str(value).strip().lstrip("".join(CURRENCIES)).replace("_", "")
     try:

@@ -21,7 +21,7 @@ from thriftune.budget.forecast import Forecast
 from thriftune.budget.record import machine_class
 from thriftune.collect import collect
 from thriftune.evaluate.types import Scores
-from thriftune.plan.plan import Plan
+from thriftune.plan.plan import PHASES, Plan
 from thriftune.prepare import prepare
 from thriftune.project.project import Project
 from thriftune.session import EXIT_SECONDS, Listener, Session, open_session, recipe_text
@@ -276,7 +276,7 @@ def _bench(session: Session, splits: Splits, work: Work) -> Bench:
 def _probe_seconds(session: Session) -> float:
     """How long to probe: a share of the limit that binds first, at most; never longer than it takes to know."""
     options = session.project.file.plan
-    return min(options.probe_seconds, options.probe_share * session.limits().seconds, MOST_PROBE_SECONDS)
+    return float(min(options.probe_seconds, options.probe_share * session.limits().seconds, MOST_PROBE_SECONDS))
 
 
 def _expect_measured(session: Session, splits: Splits, bench: Bench) -> None:
@@ -324,9 +324,18 @@ def _used(session: Session, phase: str) -> float:
 def _emit_forecast(session: Session, phase: str, seconds: Forecast) -> None:
     price = float(session.context.meter.price_per_hour) / 3600
     for quantity, forecast in (("time_s", seconds), ("cost", seconds.scaled(price))):
-        names = ("p5", "p25", "p50", "p75", "p95")
-        quantiles = dict(zip(names, forecast.quantiles(), strict=True))
-        session.context.events.emit("forecast", phase=phase, quantity=quantity, basis=forecast.basis, **quantiles)
+        p5, p25, p50, p75, p95 = forecast.quantiles()
+        session.context.events.emit(
+            "forecast",
+            phase=phase,
+            quantity=quantity,
+            basis=forecast.basis,
+            p5=p5,
+            p25=p25,
+            p50=p50,
+            p75=p75,
+            p95=p95,
+        )
 
 
 def _untuned(session: Session, splits: Splits, task: Task) -> Scores:

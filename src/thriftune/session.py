@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 from thriftune.artifacts import ArtifactStore
 from thriftune.budget.decisions import Decisions
@@ -34,6 +35,8 @@ LAST_PHASE = "evaluation"
 DATABASE_VARIABLE = "THRIFTUNE_DATABASE_URL"
 DATABASE_FILE = "thriftune.db"
 NOT_IN_RECIPE = ("budget", "deadline", "compute", "plan", "deploy")
+
+UNFINISHED = (None, "planned", "interrupted", "failed")  # outcomes after which the same recipe goes on
 
 Listener = Callable[[Event], None]
 
@@ -88,7 +91,7 @@ class Session:
             return seconds.p95 + UPPER_FLOOR
         return min(seconds.p95, PRIOR_SHARE * self.context.meter.remaining_seconds())
 
-    def plan(self, **facts: int) -> Plan:
+    def plan(self, **facts: Any) -> Plan:
         """What is still to come, held against what is left."""
         return self.outlook.plan(self.limits(), **facts)
 
@@ -211,7 +214,7 @@ def recipe_text(project: Project) -> str:
 def _take_up(store: Store, clock: Clock, project: Project) -> tuple[int, list[Event]]:
     """The attempt to go on with and its events; a new one unless the last is unfinished and has this recipe."""
     last = latest_attempt(store, project.file.name)
-    unfinished = last is not None and last.outcome in (None, "interrupted", "planned")
+    unfinished = last is not None and last.outcome in UNFINISHED
     if last is not None and unfinished and last.recipe == recipe_text(project):
         resume_attempt(store, project.file.name, last.attempt)
         log = EventLog(store, clock, project.file.name, last.attempt)

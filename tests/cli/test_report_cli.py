@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import pty
 import signal
 import sqlite3
 import subprocess
@@ -219,6 +220,25 @@ def test_follow_hands_on_every_event_of_another_process_until_it_ends(fresh):
     assert "attempt.finished" in {event["kind"] for event in events}
 
 
+def on_a_terminal(command):
+    """What a command writes where it is given a terminal."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(command, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    parts = []
+    while True:
+        try:
+            part = os.read(ours, 65_536)
+        except OSError:  # Linux says so when the other end is closed
+            break
+        if not part:
+            break
+        parts.append(part)
+    process.wait()
+    os.close(ours)
+    return b"".join(parts).decode()
+
+
 def shown(mode, events, **more):
     stream = io.StringIO()
     with progress.subscriber(mode, stream, **more) as watch:
@@ -284,9 +304,24 @@ def test_bars_show_steps_money_and_time_in_the_width_there_is(run, width):
 
 
 def test_bars_leave_the_terminal_in_order(run):
-    _, events = run
-    text = shown("bars", events)
+    folder, _ = run
+    code = """
+        import sys
+        from thriftune.cli import progress
+        from thriftune.report.load import read_events
+        from thriftune.store import open_store
+        events = read_events(open_store(sys.argv[1]), "movie-sentiment")
+        with progress.subscriber("bars") as watch:
+            for event in events:
+                watch(event)
+        print("after")
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), f"sqlite:///{folder}/.thriftune/thriftune.db"]
+    text = on_a_terminal(command)
     assert "verdict: ship" in text
+    assert "of $0.50" in text
+    assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1  # the cursor, hidden once and shown again
+    assert text.rstrip().endswith("after")
 
 
 def test_text_from_the_outside_cannot_drive_the_terminal():

@@ -29,11 +29,12 @@ def test_rated_sentences_are_labelled_by_their_clear_mean(name: str, tmp_path: P
 def test_support_pairs_are_questions_with_answers(tmp_path: Path) -> None:
     entry = write_packaged("support", tmp_path / "support.jsonl")
     rows = [json.loads(line) for line in (tmp_path / "support.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert (entry.rows_in, entry.kept, len(rows)) == (1_050, 1_050, 1_050)
-    assert rows[0] == {
+    assert (entry.rows_in, entry.kept, len(rows)) == (2_026, 898, 898)
+    assert len({(row["prompt"], row["completion"]) for row in rows}) == 898
+    assert {
         "prompt": "My system is overheating.",
         "completion": "Ensure air vents aren't blocked and clean any dust.",
-    }
+    } in rows
     assert all(row["prompt"].strip() and row["completion"].strip() for row in rows)
 
 

@@ -35,7 +35,7 @@ def race(ledger: Ledger, seed: int) -> None:
     posted = 0
     refused = 0
     while refused < 3:
-        upper = drawn.randrange(1, 4_000_000_000)
+        upper = drawn.randrange(1, 1_000_000_000)
         try:
             held = ledger.reserve(drawn.choice(list(ALLOWANCES)), "tokens", upper, "draw")
         except OutOfBudget:
@@ -64,6 +64,7 @@ def main() -> None:
     store = open_store(url)
     ledger = open_ledger(store, project)
     if role == "race":
+        print("ready", flush=True)
         sys.stdin.read()  # all start at once, when the test closes their input
         race(ledger, seed=int(rest[0]))
         return

@@ -87,6 +87,8 @@ def test_processes_that_race_for_one_budget_cannot_overdraw_it(
 ) -> None:
     racing = [spenders.start("race", unused_name, str(10 * seed + number)) for number in range(3)]
     for spender in racing:
+        wait_for(spender, "ready")
+    for spender in racing:
         assert spender.stdin is not None
         spender.stdin.close()
         spender.stdin = None
@@ -96,8 +98,8 @@ def test_processes_that_race_for_one_budget_cannot_overdraw_it(
     posted(ledger)
     balance = ledger.balance()
     assert sum(Decimal(out) for out, _ in said) == balance.spent
-    assert Decimal(95) < balance.spent <= balance.total == Decimal(100)
-    assert all(Decimal(out) > 0 for out, _ in said)
+    assert Decimal(98) < balance.spent <= balance.total == Decimal(100)
+    assert sum(Decimal(out) > 0 for out, _ in said) >= 2  # or it was no race
     assert all(phase.spent <= phase.allowance for phase in balance.phases.values())
     assert sum(phase.allowance for phase in balance.phases.values()) <= balance.total
     assert [event.seq for event in ledger.events.read()] == list(range(1, len(ledger.events.read()) + 1))
@@ -141,7 +143,8 @@ def test_a_killed_run_is_charged_up_to_its_last_sign_of_life_and_once(
     spender = spenders.start("hang", unused_name, unused_name)
     wait_for(spender, "in unit 0")
     time.sleep(1.3)
-    spender.kill()  # and not waited for: a zombie holds no lease
+    spender.kill()
+    os.waitid(os.P_PID, spender.pid, os.WEXITED | os.WNOWAIT)  # dead, but a zombie: it holds no lease
     outside = time.monotonic() - began
     ledger = ledger_of(shared_store, unused_name)
     take_over(shared_store, ledger, unused_name)

@@ -7,9 +7,9 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from models_for_tests import WORDS, bert_folder, llama_folder
 from torch.nn.functional import cross_entropy
 
+from models_for_tests import WORDS, bert_folder, llama_folder
 from thriftune.models.reference import resolve
 from thriftune.tasks.base import Encoded
 from thriftune.tasks.batches import micro_batches

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -26,6 +27,12 @@ class Forecast:
     basis: str
 
     @staticmethod
+    def of(quantiles: Iterable[float], basis: str) -> Forecast:
+        """The forecast with these five quantiles, in the order of `LEVELS`."""
+        p5, p25, p50, p75, p95 = quantiles
+        return Forecast(p5, p25, p50, p75, p95, basis)
+
+    @staticmethod
     def exact(value: float, basis: str = "exact") -> Forecast:
         """A quantity that is already known."""
         return Forecast(value, value, value, value, value, basis)
@@ -40,19 +47,19 @@ class Forecast:
             return Forecast.exact(0.0, basis)
         sigma = math.log1p(spread) / _Z95
         quantiles = [median * math.exp(NormalDist().inv_cdf(level) * sigma) for level in LEVELS]
-        return Forecast(*quantiles, basis)
+        return Forecast.of(quantiles, basis)
 
     def scaled(self, factor: float) -> Forecast:
         """The forecast of `factor` times the quantity."""
-        return Forecast(*(factor * q for q in self.quantiles()), self.basis)
+        return Forecast.of((factor * q for q in self.quantiles()), self.basis)
 
     def plus(self, known: float) -> Forecast:
         """The forecast of the quantity and something already known."""
-        return Forecast(*(known + q for q in self.quantiles()), self.basis)
+        return Forecast.of((known + q for q in self.quantiles()), self.basis)
 
     def capped(self, most: float) -> Forecast:
         """The forecast of a quantity that is held to `most`."""
-        return Forecast(*(min(most, q) for q in self.quantiles()), self.basis)
+        return Forecast.of((min(most, q) for q in self.quantiles()), self.basis)
 
     def quantiles(self) -> tuple[float, float, float, float, float]:
         """The five quantiles, in the order of `LEVELS`."""
@@ -70,4 +77,4 @@ def total(parts: list[Forecast]) -> Forecast:
     sums = [math.fsum(q) for q in zip(*(part.quantiles() for part in parts), strict=True)]
     weakest = ("prior", "record", "probe", "measured", "exact")
     basis = min((part.basis for part in parts), key=lambda b: weakest.index(b) if b in weakest else 0)
-    return Forecast(*sums, basis)
+    return Forecast.of(sums, basis)

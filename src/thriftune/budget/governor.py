@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+LENGTHENING = 2.0  # times the dead band: what a neighbour leaves free for a moment is not worth a new plan
+
 
 @dataclass(frozen=True)
 class Overheads:
@@ -71,6 +73,6 @@ class Governor:
         slack = max(1.0, self.dead_band * (planned - step))
         if fits < planned and (planned - fits > slack or fits <= step):
             return max(step, fits)
-        if planned < self.full_steps and fits - planned > slack:
+        if planned < self.full_steps and fits - planned > LENGTHENING * slack:
             return min(self.full_steps, fits)
         return None

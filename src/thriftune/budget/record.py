@@ -72,7 +72,7 @@ class Record:
         if len(seen) < MIN_FIGURES:
             return Forecast.lognormal(median(seen) * amount, RECORD_SPREAD, "record")
         ranks = (min(len(seen) - 1, int(level * (len(seen) + 1))) for level in (0.05, 0.25, 0.5, 0.75, 0.95))
-        return Forecast(*(amount * seen[rank] for rank in ranks), "record")
+        return Forecast.of((amount * seen[rank] for rank in ranks), "record")
 
     def add(self, part: str, seconds: float, amount: float = 1.0) -> None:
         """Note that `amount` units of `part` took `seconds`."""

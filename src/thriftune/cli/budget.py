@@ -41,4 +41,6 @@ def add(
         clock = SystemClock()
         events = EventLog(store, clock, name, last.attempt)
         balance = Ledger(store, clock, name, events).add(more, reason)
-    print(f"{name}: {shown_money(balance.left, balance.currency)} of {shown_money(balance.total, balance.currency)} left")
+    print(
+        f"{name}: {shown_money(balance.left, balance.currency)} of {shown_money(balance.total, balance.currency)} left"
+    )

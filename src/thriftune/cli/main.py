@@ -33,7 +33,7 @@ def main() -> NoReturn:
     The process ends with `os._exit`, output flushed: tearing down a large interpreter costs metered seconds and
     nothing in it is still needed.
     """
-    from thriftune.cli import commands  # noqa: F401  registers the commands
+    import thriftune.cli.commands  # noqa: F401  registers the commands
 
     try:
         app(standalone_mode=False)

@@ -54,6 +54,7 @@ class Standing:
     stages: list[str] = field(default_factory=list)
     step: int = 0
     planned: int | None = None
+    training_stage: str = ""
     loss: float | None = None
     step_seconds: float | None = None
     started_at: float | None = None
@@ -76,8 +77,11 @@ class Standing:
                 self.stages.append(data["stage"])
             case "stage.finished" if data["stage"] in self.stages:
                 self.stages.remove(data["stage"])
+                if data["stage"] == self.training_stage:
+                    self.planned = None  # its steps are no news any more
             case "training.step":
                 self.step, self.planned, self.loss = data["step"], data["planned"], data["loss"]
+                self.training_stage = self.stage
                 self._pace(data["seconds"])
             case "charge":
                 self.spent += Decimal(data["amount"])
@@ -217,18 +221,22 @@ class _Bars(Subscriber):
             redirect_stderr=False,
         )
         self._begun = False
+        self._ended = False
 
     def __call__(self, event: Event) -> None:
         from rich.text import Text
 
         self._standing.take(event)
-        if not self._begun:
+        if event.kind == "attempt.started":
+            self._ended = False
+        if not self._begun and not self._ended:
             self._begun = True
             self._live.start()
         line = None if event.kind == "stage.started" else said(event, self._standing.currency)
         if line is not None:
             self._console.print(Text(line, style=STYLES.get(event.kind, "")))
         if event.kind == "attempt.finished":
+            self._ended = True  # the exit is charged after it, which nobody needs to see
             self.close()
 
     def close(self) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 
 from thriftune.events import Event
-from thriftune.report.wording import as_text, duration, metric_name, money, plain, predictor_name, score, spaced
+from thriftune.report.wording import chosen, duration, metric_name, money, plain, predictor_name, score, spaced
 
-MANY_FIGURES = 3  # of a predictor, in one line
+TELLING = ("f1_macro", "accuracy", "rougeL", "bleu", "exact_match", "perplexity")  # the figures that come first
+MANY_FIGURES = 2  # in one line
 
 
 def pace(step_seconds: float) -> str:
@@ -43,14 +44,14 @@ def _stage_finished(event: Event, _currency: str) -> str:
 def _decided(event: Event, _currency: str) -> str:
     data = event.data
     step = f" at step {data['at_step']}" if data["at_step"] else ""
-    return f"decided{step}: {spaced(data['what'])} = {as_text(data['chosen'])}, because {plain(data['because'])}"
+    value = chosen(data["what"], data["chosen"])
+    return f"decided{step}: {spaced(data['what'])} = {value}, because {plain(data['because'])}"
 
 
 def _validated(event: Event, _currency: str) -> str:
     data = event.data
-    figures = [f"loss {score(data['loss'])}"]
-    figures += [f"{metric_name(name)} {score(value)}" for name, value in data["metrics"].items()]
     best = ", the best so far" if data["best"] else ""
+    figures = [f"loss {score(data['loss'])}", *([_figures(data["metrics"])] if data["metrics"] else [])]
     return f"validation at step {data['step']}: {', '.join(figures)}{best}"
 
 
@@ -73,8 +74,14 @@ def _entry(event: Event, _currency: str) -> str:
 
 def _scored(event: Event, _currency: str) -> str:
     data = event.data
-    figures = [f"{metric_name(name)} {score(value['value'])}" for name, value in data["metrics"].items()]
-    return f"{predictor_name(data['predictor'])} on {data['split']}: {', '.join(figures[:MANY_FIGURES])}"
+    values = {name: estimate["value"] for name, estimate in data["metrics"].items()}
+    return f"{predictor_name(data['predictor'])} on {data['split']}: {_figures(values)}"
+
+
+def _figures(metrics: Mapping[str, float]) -> str:
+    """The most telling of some metrics."""
+    names = [name for name in TELLING if name in metrics] or list(metrics)
+    return ", ".join(f"{metric_name(name)} {score(metrics[name])}" for name in names[:MANY_FIGURES])
 
 
 def _warned(event: Event, _currency: str) -> str:

@@ -5,8 +5,9 @@ set NAME and writes the file OUT.
 
 `movie`, `amazon`, `nyt` and `tweets` are the sentences that people rated from −4 to 4 for Hutto and Gilbert,
 "VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media Text", ICWSM 2014. A sentence whose mean
-rating is above 0.5 is positive, below −0.5 negative; those between are neither, and are left out. `support` is the
-English tech-support part of chatterbot-corpus: a question and its answer a row.
+rating is above 0.5 is positive, below −0.5 negative; those between are neither, and are left out. `support` is
+what people ask an assistant in the English part of chatterbot-corpus, tech support included, and what it answers, a
+pair a row, each pair once: the tech-support file alone repeats ten distinct pairs 1,050 times.
 """
 
 from __future__ import annotations
@@ -67,13 +68,21 @@ def _rated_sentences(folder: Path, member: str) -> Rows:
 
 
 def _question_answer_pairs(folder: Path, member: str) -> Rows:
-    """Conversations of two turns, a list of lists of texts in YAML."""
+    """The first two turns of each conversation in the YAML files of a folder, equal pairs once."""
     from ruamel.yaml import YAML
 
-    conversations = YAML(typ="safe", pure=True).load((folder / member).read_text(encoding="utf-8"))["conversations"]
-    rows = [{"prompt": turns[0], "completion": turns[1]} for turns in conversations if len(turns) == 2]
-    dropped = Counter({"not a question with one answer": len(conversations) - len(rows)})
-    return rows, +dropped
+    pairs: dict[tuple[str, str], None] = {}
+    dropped: Counter[str] = Counter()
+    for path in sorted((folder / member).glob("*.yml")):
+        for turns in YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))["conversations"]:
+            texts = [str(turn).strip() for turn in turns[:2]]
+            if len(texts) < 2 or not all(texts):
+                dropped["not a question with an answer"] += 1
+            elif (pair := (texts[0], texts[1])) in pairs:
+                dropped["a pair that is there already"] += 1
+            else:
+                pairs[pair] = None
+    return [{"prompt": prompt, "completion": completion} for prompt, completion in pairs], dropped
 
 
 DATA_SETS = {
@@ -81,7 +90,7 @@ DATA_SETS = {
     "amazon": PackagedData("vaderSentiment", "amazonReviewSnippets_GroundTruth.txt", _rated_sentences),
     "nyt": PackagedData("vaderSentiment", "nytEditorialSnippets_GroundTruth.txt", _rated_sentences),
     "tweets": PackagedData("vaderSentiment", "tweets_GroundTruth.txt", _rated_sentences),
-    "support": PackagedData("chatterbot-corpus", "english/tech_support.yml", _question_answer_pairs),
+    "support": PackagedData("chatterbot-corpus", "english", _question_answer_pairs),
 }
 
 

@@ -47,8 +47,9 @@ def bootstrap_arrays(
     """The same for metrics that are one number or one a class: (3,) or (3, classes), the value, its low and high end.
 
     Where all resamples agree (every row right, or none) a bootstrap knows no doubt, which is not the truth: a 0…1
-    metric's interval then reaches as far as Wilson's for a share of the same rows. The calibration error, which noise
-    only raises, and a resample's noise once more, has its interval reflected (the basic bootstrap, ibid., chapter 13).
+    metric's interval then reaches as far as Wilson's for a share of the same rows. The calibration error is
+    raised by noise, and in a resample once more: its percentile interval lies too high, so it is widened by its
+    mirror image about the value (the basic bootstrap, ibid., chapter 13).
     """
     values = statistics.arrays()
     drawn = draws(statistics.counts(), statistics.affordable(resamples, FEWEST_RESAMPLES), seed)
@@ -59,7 +60,7 @@ def bootstrap_arrays(
         defined = np.where(np.isnan(samples[name]).all(axis=0), 0.0, samples[name])
         low, high = np.nanquantile(defined, [tail, 1 - tail], axis=0)
         if name in RAISED_BY_NOISE:
-            low, high = np.clip(2 * value - high, 0, 1), np.clip(2 * value - low, 0, 1)
+            low, high = np.clip(2 * value - high, 0, low), np.clip(2 * value - low, high, 1)
         if name not in UNBOUNDED:
             reach = wilson_reach(len(statistics), confidence)
             certain = high - low < 1e-12

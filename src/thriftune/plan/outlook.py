@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from thriftune.budget.forecast import Forecast, total
 from thriftune.plan.plan import Limits, Part, Plan
@@ -42,7 +43,7 @@ class Outlook:
         later = names[names.index(what) + 1 :] if what in self.parts else names
         return total([self.parts[name].seconds for name in later]).p95
 
-    def plan(self, limits: Limits, **facts: int) -> Plan:
+    def plan(self, limits: Limits, **facts: Any) -> Plan:
         """What is to come, held against the limits."""
         return Plan(tuple(self.parts.values()), limits, **facts)
 

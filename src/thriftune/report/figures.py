@@ -172,7 +172,8 @@ def spending(report: Report) -> Figure | None:
             "color": ["@bad" if p.allowance is not None and p.spent > p.allowance else "@accent" for p in phases]
         },
         "text": [label(money(p.spent, currency)) for p in phases],
-        "textposition": "none",
+        "textposition": "outside",
+        "cliponaxis": False,
         "hovertemplate": "%{y}: %{text} spent<extra></extra>",
     }
     rows = [_phase_row(p, currency) for p in report.cost.phases]

@@ -34,6 +34,7 @@ ENDINGS = {
     "planned": ("warn", "Planned, not yet run."),
 }
 
+AFTERMATHS = {"failed": "failed", "interrupted": "was interrupted"}
 OTHERWISE = {
     "planned": "`thriftune run` does it.",
     "interrupted": "The next `thriftune run` goes on from here.",
@@ -53,11 +54,19 @@ def headline(report: Report) -> Headline:
     """The verdict, or, where there is none, how the attempt stands."""
     if report.verdict is not None:
         tone, title = TITLES.get(report.verdict.decision, ("warn", plain(report.verdict.decision).capitalize() + "."))
-        return Headline(tone, title, evidence(report))
+        return Headline(tone, title, evidence(report) + _aftermath(report))
     if report.outcome is None:
         return Headline("warn", "No verdict yet.", "The attempt has not ended: these are the figures so far.")
     tone, title = ENDINGS.get(report.outcome, ("warn", plain(report.outcome).capitalize() + "."))
     return Headline(tone, title, plain(report.message) or OTHERWISE.get(report.outcome, ""))
+
+
+def _aftermath(report: Report) -> str:
+    """What went wrong after the verdict, where something did."""
+    if report.outcome not in AFTERMATHS:
+        return ""
+    message = f": {plain(report.message)}" if report.message else ""
+    return f" The run {AFTERMATHS[report.outcome]} after the verdict{message}."
 
 
 def evidence(report: Report) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from thriftune.errors import BadInput
 from thriftune.report import headline, wording
 from thriftune.report.figures import figures
-from thriftune.report.model import DataStep, ForecastScore, Report
+from thriftune.report.model import DataStep, ForecastScore, Report, Tokens
 from thriftune.report.plotting import Figure
 from thriftune.report.returns import best_baseline
 
@@ -82,6 +82,7 @@ def to_html(report: Report) -> str:
         units=units(report),
         score=forecast_score(report.forecasts),
         data_summary=data_summary(report.data_ledger),
+        cut_tokens=cut_tokens(report.tokens) if report.tokens else "",
         style=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
         scripts=scripts,
         recipe=_recipe(report.environment.recipe),
@@ -160,7 +161,7 @@ def _return_tile(report: Report) -> Tile:
         return Tile("Cost of a point", per_point if found.cost_per_point is not None else wording.MISSING, note)
     low, high = wording.times(found.ratio_low), wording.times(found.ratio_high)
     if found.status == "not proven":
-        return Tile("Return, not proven", wording.times(found.ratio), f"of its cost ({low} to {high})", tone="warn")
+        return Tile("Return", "not proven", f"{low} to {high} of its cost: the interval holds zero", tone="warn")
     return Tile("Return", wording.times(found.ratio), f"of its cost ({low} to {high}); {per_point}", tone="good")
 
 
@@ -213,6 +214,14 @@ def _recipe(recipe: Any) -> str:
     if recipe is None:
         return ""
     return wording.plain(recipe if isinstance(recipe, str) else json.dumps(recipe, indent=2, ensure_ascii=False))
+
+
+def cut_tokens(tokens: Tokens) -> str:
+    """What the model does not get to read, in one sentence."""
+    if not tokens.cut_tokens:
+        return "No token was cut: the model reads every row to its end."
+    rows = f"{wording.count(tokens.cut_rows)} row{'' if tokens.cut_rows == 1 else 's'}"
+    return f"{wording.count(tokens.cut_tokens)} tokens were cut from {rows} longer than the model reads."
 
 
 def _share(part: Decimal, whole: Decimal) -> float | None:

@@ -13,11 +13,11 @@ from rich.text import Text
 
 from thriftune.report.figures import forecast_name
 from thriftune.report.headline import Headline, budget_sentence, headline, return_sentence, target_sentence
-from thriftune.report.html import data_summary, forecast_score
+from thriftune.report.html import cut_tokens, data_summary, forecast_score
 from thriftune.report.model import DataStep, ForecastScore, Report, Scores
 from thriftune.report.wording import (
     MISSING,
-    as_text,
+    chosen,
     count,
     duration,
     estimate,
@@ -154,19 +154,17 @@ def _forecasts(report: Report, rich: bool) -> RenderableType | None:
             _text(quantity(score.quantity, score.p50, currency)),
             _text(f"{low} to {high}"),
             _text(quantity(score.quantity, score.actual, currency)),
-            _text(signed_share(score.signed_error)),
-            _text(*_inside(score)),
+            *((_text(signed_share(score.signed_error)), _inside(score)) if score.actual is not None else ()),
         )
     inside, scored = forecast_score(report.forecasts)
     said = f"{inside} of {scored} inside their 90 % interval." if scored else "What happened was not measured yet."
     return Group(table, _text(said))
 
 
-def _inside(score: ForecastScore) -> tuple[str, str]:
-    """The narrowest stated interval that held what happened, and its style."""
-    if score.inside_90 is None:
-        return MISSING, ""
-    return ("50 %", "green") if score.inside_50 else ("90 %", "") if score.inside_90 else ("outside", "red")
+def _inside(score: ForecastScore) -> Text:
+    """The narrowest stated interval that held what happened."""
+    said = ("50 %", "green") if score.inside_50 else ("90 %", "") if score.inside_90 else ("outside", "red")
+    return _text(*said)
 
 
 def _data(report: Report, rich: bool) -> RenderableType | None:
@@ -183,7 +181,7 @@ def _data(report: Report, rich: bool) -> RenderableType | None:
         )
     said = data_summary(report.data_ledger)
     if report.tokens is not None:
-        said += f" {count(report.tokens.cut_tokens)} tokens were cut from {count(report.tokens.cut_rows)} long rows."
+        said += f" {cut_tokens(report.tokens)}"
     return Group(table, _text(said))
 
 
@@ -197,7 +195,8 @@ def _decisions(report: Report, rich: bool) -> RenderableType | None:
     table = _table(rich, "what", "chosen", "because")
     for decision in report.decisions[:MANY_DECISIONS]:
         step = f" at step {decision.at_step}" if decision.at_step else ""
-        table.add_row(_text(spaced(decision.what) + step), _text(as_text(decision.chosen)), _text(decision.because))
+        what, value = spaced(decision.what) + step, chosen(decision.what, decision.chosen)
+        table.add_row(_text(what), _text(value), _text(decision.because))
     rest = len(report.decisions) - MANY_DECISIONS
     return table if rest <= 0 else Group(table, _text(f"and {rest} more, which the page has"))
 

@@ -23,6 +23,8 @@ METRICS = {
     "accuracy": "accuracy",
     "precision_macro": "precision (macro)",
     "recall_macro": "recall (macro)",
+    "precision_micro": "precision (micro)",
+    "recall_micro": "recall (micro)",
     "f1_macro": "F1 (macro)",
     "f1_micro": "F1 (micro)",
     "exact_match": "exact match",
@@ -71,6 +73,11 @@ def as_text(value: Any) -> str:
         return f"{value:,}"
     words = {"None": "", "True": "yes", "False": "no"}
     return words.get(str(value), "") if value is None or isinstance(value, bool) else plain(str(value))
+
+
+def chosen(what: str, value: Any) -> str:
+    """What was decided, as a person says it: a deadline is an instant, everything else as it stands."""
+    return instant(float(value)) if what == "deadline" and isinstance(value, int | float) else as_text(value)
 
 
 def money(amount: Decimal | None, currency: str) -> str:

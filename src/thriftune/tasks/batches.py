@@ -62,9 +62,8 @@ def _places(encoded: Encoded, rows: NDArray[np.int64], side: str) -> NDArray[np.
     """(rows, longest): where the tokens stand."""
     lengths = encoded.lengths[rows]
     columns = np.arange(int(lengths.max()))[None, :]
-    if side == "left":
-        return columns >= columns.shape[1] - lengths[:, None]
-    return columns < lengths[:, None]
+    start = columns.shape[1] - lengths[:, None] if side == "left" else np.zeros_like(lengths)[:, None]
+    return np.asarray((columns >= start) & (columns < start + lengths[:, None]))
 
 
 def ragged(sequences: list[list[int]], limit: int) -> tuple[NDArray[np.int32], NDArray[np.int64], int, int]:

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from thriftune.errors import BadInput
 from thriftune.models.load import load_decoder, load_tokenizer
+from thriftune.models.quiet import quiet_transformers
 from thriftune.models.reference import ModelFolder
 from thriftune.tasks.base import TASK_FILE, Batch, Encoded, Message, Prediction, Request
 from thriftune.tasks.batches import attention_mask, pad, ragged, sorted_batches
@@ -164,7 +165,8 @@ class ChatTask:
         return losses
 
     def save(self, model: torch.nn.Module, folder: Path) -> None:
-        cast(Any, model).save_pretrained(folder, safe_serialization=True)
+        with quiet_transformers():
+            cast(Any, model).save_pretrained(folder)
         self._tokenizer.save_pretrained(folder)
         (folder / TASK_FILE).write_text(json.dumps(self.describe(), indent=1))
 
@@ -223,15 +225,13 @@ def answer_losses(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         return functional.cross_entropy(logits, target, reduction="none")
 
     size = max(1, LOGITS_CHUNK // head.weight.shape[0])
-    if len(wanted) <= size or not torch.is_grad_enabled():
-        parts = [chunk_losses(s, t) for s, t in zip(states.split(size), wanted.split(size), strict=True)]
+    pieces = list(zip(torch.split(states, size), torch.split(wanted, size), strict=True))
+    if len(pieces) <= 1 or not torch.is_grad_enabled():
+        parts = [chunk_losses(*piece) for piece in pieces]
     else:
         from torch.utils.checkpoint import checkpoint
 
-        parts = [
-            cast(torch.Tensor, checkpoint(chunk_losses, s, t, use_reentrant=False))
-            for s, t in zip(states.split(size), wanted.split(size), strict=True)
-        ]
+        parts = [cast(torch.Tensor, checkpoint(chunk_losses, *piece, use_reentrant=False)) for piece in pieces]
     return torch.cat(parts)
 
 

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from thriftune.metrics import classification
 from thriftune.models.load import layer_list, load_encoder, load_encoder_classifier, load_tokenizer
+from thriftune.models.quiet import quiet_transformers
 from thriftune.models.reference import ModelFolder
 from thriftune.tasks.base import TASK_FILE, Batch, Encoded, Prediction, Request
 from thriftune.tasks.batches import attention_mask, pad, ragged, sorted_batches
@@ -111,7 +112,8 @@ class ClassifyTask:
         return {"loss": loss} | scores
 
     def save(self, model: torch.nn.Module, folder: Path) -> None:
-        cast(Any, model).save_pretrained(folder, safe_serialization=True)
+        with quiet_transformers():
+            cast(Any, model).save_pretrained(folder)
         self._tokenizer.save_pretrained(folder)
         (folder / TASK_FILE).write_text(json.dumps(self.describe(), indent=1))
 
@@ -142,7 +144,7 @@ class ClassifyTask:
 
 def freeze_prefix(model: torch.nn.Module, layers: int | None) -> None:
     """Freeze the embeddings and the first `layers` layers, or with None everything but the head."""
-    base = cast(torch.nn.Module, getattr(model, model.base_model_prefix))  # type: ignore[arg-type]
+    base = cast(torch.nn.Module, getattr(model, str(model.base_model_prefix)))
     for parameter in base.parameters():
         parameter.requires_grad = False
     if layers is not None:

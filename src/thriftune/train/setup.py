@@ -61,7 +61,8 @@ def work_of(
     make = _classify if task_name == "classify" else _chat
     task, encoded = make(model, options, seed, train)
     figures = {"accuracy", "f1_macro", "f1_micro", "precision_macro", "recall_macro"} if task_name == "classify" else ()
-    chosen = watch if watch in figures else (task.primary_metric if figures else "loss")
+    usual = task.primary_metric if figures else "loss"
+    chosen = watch if watch is not None and watch in figures else usual
     recipe = recipe_of(options, task, len(train), seed, chosen, model.parameters)
     return Work(task, encoded, task.encode(validation), recipe, data_hash, model.hidden_size)
 
