@@ -91,7 +91,7 @@ def run(project: Project, listeners: Sequence[Listener] = (), interrupted: Calla
             for part in ("load", "probe", "train", "save"):
                 session.outlook.done(part)
             untuned = _untuned(session, splits, work.task)
-            tuned = _opened(done)
+            tuned = _opened(session, done)
         evaluation = _evaluate(session, splits, work.task, [*baselines, untuned], tuned)
         return _report(session, evaluation)
 
@@ -192,7 +192,7 @@ def _scored(
     from thriftune.evaluate import evaluate
 
     file, context = session.project.file, session.context
-    options = file.evaluate.model_dump(mode="json")
+    options = file.evaluate.model_dump(mode="json") | {"seed": file.seed}
     key = recipe_key(
         "score", 1, {"predictor": identity, "splits": splits.content_hash}, {"name": predictor.name} | options, {}
     )
@@ -210,7 +210,11 @@ def _scored(
         )
         scores.save(folder)
 
-    return Scores.load(context.artifacts.build("score", key, {"predictor": predictor.name}, write).folder)
+    artifact = context.artifacts.build("score", key, {"predictor": predictor.name}, write)
+    scores = Scores.load(artifact.folder)
+    if artifact.reused:
+        evaluate.tell(scores, context)
+    return scores
 
 
 def _encode(session: Session, splits: Splits) -> Work:
@@ -247,9 +251,12 @@ def _encode(session: Session, splits: Splits) -> Work:
     return work
 
 
-def _opened(artifact: Artifact) -> TunedModel:
+def _opened(session: Session, artifact: Artifact) -> TunedModel:
+    """The tuned model that this recipe made before."""
     from thriftune.train.train import open_tuned
 
+    session.context.events.emit("stage.started", stage="train", key=artifact.key)
+    session.context.events.emit("stage.finished", stage="train", key=artifact.key, seconds=0.0, reused=True)
     return open_tuned(artifact)
 
 
@@ -276,7 +283,8 @@ def _bench(session: Session, splits: Splits, work: Work) -> Bench:
 def _probe_seconds(session: Session) -> float:
     """How long to probe: a share of the limit that binds first, at most; never longer than it takes to know."""
     options = session.project.file.plan
-    return float(min(options.probe_seconds, options.probe_share * session.limits().seconds, MOST_PROBE_SECONDS))
+    most: float = min(options.probe_seconds, options.probe_share * session.limits().seconds, MOST_PROBE_SECONDS)
+    return most
 
 
 def _expect_measured(session: Session, splits: Splits, bench: Bench) -> None:

@@ -89,7 +89,7 @@ def score(
         with unit(context, f"measure {predictor.name}", measuring):
             metrics, by_class = measure(answers, task, options.resamples, options.confidence, context.seed)
     scores = Scores(predictor.name, task, split, len(rows), metrics, by_class, seconds, look, candidate, answers)
-    _tell(scores, context)
+    tell(scores, context)
     return scores
 
 
@@ -244,7 +244,8 @@ def comparison_seconds(rows: int, task: str, options: EvaluateOptions, baselines
     return Forecast.lognormal(METRICS_START_SECONDS + baselines * one, METRICS_SPREAD, "record")
 
 
-def _tell(scores: Scores, context: Context) -> None:
+def tell(scores: Scores, context: Context) -> None:
+    """Put scores into the attempt's record; also those that an earlier attempt found."""
     context.events.emit(
         "evaluation.scores",
         predictor=scores.predictor,
