@@ -1,4 +1,4 @@
-"""LoRA fine-tuning of SmolLM2-135M on tech-support pairs: Thriftune's loop against TRL's SFTTrainer.
+"""LoRA fine-tuning of SmolLM2-135M on English question-answer pairs: Thriftune's loop against TRL's SFTTrainer.
 
 Same rows (the very token ids), rows an update, updates, learning rate, schedule, adapters (rank 16 on every linear
 layer), loss on the answer only, length limit and threads. `peer` is the SFTTrainer as it comes, but for one thing:
@@ -203,9 +203,9 @@ def summarise(found: list[tuple[Settings, Figures]]) -> dict[str, Any]:
     settings = found[0][0]
     peers = found[0][1]["systems"]["peer"]["versions"]
     claim = (
-        f"LoRA fine-tuning (rank {RANK}, every linear layer) of SmolLM2-135M on {settings['rows']} tech-support pairs, "
-        f"batch {BATCH_ROWS}, one epoch: at equal held-out loss Thriftune is at least {TARGET} times as fast as TRL's "
-        f"SFTTrainer by default and {TARGET_BEST} times as fast as at its best settings."
+        f"LoRA fine-tuning (rank {RANK}, every linear layer) of SmolLM2-135M on {settings['rows']} English "
+        f"question-answer pairs, batch {BATCH_ROWS}, one epoch: at equal held-out loss Thriftune is at least "
+        f"{TARGET} times as fast as TRL's SFTTrainer by default and {TARGET_BEST} times as fast as at its best settings."
     )
     peer = {"name": "trl.SFTTrainer", "version": peers["trl"]}
     return summary(found, claim, peer, TARGET, TARGET_BEST, roofline)

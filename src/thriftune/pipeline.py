@@ -7,6 +7,7 @@ is what makes the plan a forecast of this run and not of some other.
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import time
@@ -42,8 +43,8 @@ VERSIONS = ("thriftune", "torch", "transformers", "peft", "scikit-learn", "numpy
 # Priors, in seconds a unit, for what this machine class has never done; a run's own figures take over at once.
 PRIOR_IMPORTS = 6.0
 PRIOR_LOAD = 3.0
-PRIOR_ENCODE_ROW = 5e-4
-PRIOR_PROBE = 5.0
+PRIOR_ENCODE_ROW = 1e-3
+PRIOR_PROBE = {"classify": 5.0, "chat": 30.0}
 PRIOR_BASELINES = 3.0
 PRIOR_ANSWER_ROW = {"classify": 0.02, "chat": 1.0}
 PRIOR_VERDICT = 2.0
@@ -138,7 +139,7 @@ def _begin(session: Session) -> None:
     session.expect("encode", "training", f"encode/{reference}", rows, PRIOR_ENCODE_ROW)
     session.expect("baselines", "evaluation", f"baselines/{task}", prior=PRIOR_BASELINES)
     session.expect("load", "training", f"load/{reference}", prior=PRIOR_LOAD)
-    session.expect("probe", "training", prior=PRIOR_PROBE)
+    session.expect("probe", "training", f"probe/{reference}", prior=PRIOR_PROBE[task])
     asked = min(rows * 0.1, file.evaluate.generate_rows if task == "chat" else rows)
     for who in ("untuned", "tuned"):
         if who == "tuned":
@@ -272,7 +273,7 @@ def _bench(session: Session, splits: Splits, work: Work) -> Bench:
     with session.part("load", f"load/{reference}"):
         model = work.task.build()
     probe = _probe_seconds(session)
-    with session.part("probe"):
+    with session.part("probe", f"probe/{reference}"):
         watch = Supervision(session.decisions, context.events, None, None, context.root / "probe")
         loop = Loop(work.task, model, work.train, work.validation, work.recipe, machine, watch)
         costs = probe_costs(loop, probe, context.root)
@@ -309,7 +310,11 @@ def _expect_measured(session: Session, splits: Splits, bench: Bench) -> None:
 def _forecast(session: Session, bench: Bench) -> Plan:
     """The plan as of now, recorded for the report to score."""
     work = bench.work
-    plan = session.plan(full_steps=work.full_steps, tokens=int(work.train.lengths.sum()) * work.recipe.epochs)
+    plan = session.plan(
+        planned_steps=_affordable(session, bench),
+        full_steps=work.full_steps,
+        tokens=int(work.train.lengths.sum()) * work.recipe.epochs,
+    )
     limits = plan.limits
     for phase in ("training", "evaluation"):
         ahead = plan.phase(phase)
@@ -323,10 +328,24 @@ def _forecast(session: Session, bench: Bench) -> Plan:
     return plan
 
 
+def _affordable(session: Session, bench: Bench) -> int:
+    """The steps that training would begin with, if it began now and what comes before it were done."""
+    from thriftune.train import train
+
+    names = list(session.outlook.parts)
+    before = sum(session.outlook.parts[name].seconds.p50 for name in names[: names.index("train")])
+    remaining = session.limits().seconds - before
+    tail = session.outlook.after("train") + TAIL_FLOOR
+    options = session.project.file.train
+    return train.governor_of(bench.work, bench.costs, None, options, lambda: remaining, tail).planned(
+        bench.costs.seconds_per_token * bench.work.mean_step_tokens
+    )
+
+
 def _used(session: Session, phase: str) -> float:
     """Seconds charged to a phase in this attempt so far."""
     charges = session.context.events.read(attempt=session.context.attempt, kinds=["charge"])
-    return sum(event.data["seconds"] for event in charges if event.data["phase"] == phase)
+    return math.fsum(event.data["seconds"] for event in charges if event.data["phase"] == phase)
 
 
 def _emit_forecast(session: Session, phase: str, seconds: Forecast) -> None:

@@ -18,7 +18,7 @@ from thriftune.budget.decisions import Decisions
 from thriftune.budget.record import Record
 from thriftune.clock import Clock, SystemClock
 from thriftune.context import Context
-from thriftune.errors import CannotLand, Interrupted, OutOfBudget, ThriftuneError
+from thriftune.errors import EXIT_INTERRUPTED, CannotLand, Interrupted, OutOfBudget, ThriftuneError
 from thriftune.events import Event, EventLog, finish_attempt, latest_attempt, open_attempt, resume_attempt
 from thriftune.money.ledger import Ledger
 from thriftune.money.meter import Meter
@@ -194,6 +194,9 @@ def open_session(
             else "failed"
         )
         _finish(session, outcome, error.exit_code, error.what)
+        raise
+    except KeyboardInterrupt:  # Ctrl-C a second time, anywhere
+        _finish(session, "interrupted", EXIT_INTERRUPTED, "interrupted at once")
         raise
     except BaseException as error:
         _finish(session, "failed", 1, repr(error))

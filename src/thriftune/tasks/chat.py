@@ -94,7 +94,8 @@ class ChatTask:
             target_modules="all-linear",
             task_type="CAUSAL_LM",
         )
-        return cast(torch.nn.Module, get_peft_model(cast(Any, model), config))
+        with quiet_transformers():
+            return cast(torch.nn.Module, get_peft_model(cast(Any, model), config))
 
     def prompt(self, messages: list[Message]) -> str:
         """The conversation as the model reads it, up to where its answer begins."""
@@ -176,7 +177,8 @@ class ChatTask:
         from peft import PeftModel
 
         base = load_decoder(self.model.path, torch.float32)
-        tuned = PeftModel.from_pretrained(cast(Any, base), folder, is_trainable=False)
+        with quiet_transformers():
+            tuned = PeftModel.from_pretrained(cast(Any, base), folder, is_trainable=False)
         return cast(torch.nn.Module, cast(Any, tuned).merge_and_unload())
 
     def predictor(self, model: torch.nn.Module, name: str) -> DecoderPredictor:

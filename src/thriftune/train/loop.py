@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from thriftune.budget.decisions import Decisions
 from thriftune.budget.governor import Governor
-from thriftune.errors import BadInput, OutOfBudget
+from thriftune.errors import BadInput, Interrupted, OutOfBudget
 from thriftune.events import EventLog
 from thriftune.faults import crash_point
 from thriftune.tasks.base import Encoded, Task
@@ -129,10 +129,6 @@ class Outcome:
     padding_share: float
 
 
-class Interruption(Exception):
-    """The user asked to stop; a checkpoint has been written."""
-
-
 @dataclass
 class _Best:
     step: int = -1
@@ -147,7 +143,7 @@ class Loop:
     Raises (from `run`):
         BadInput: the loss is no longer a number; the message names the rows of the update, and the last good
             checkpoint stays.
-        Interruption: the user asked to stop.
+        Interrupted: the user asked to stop; a checkpoint has been written.
     """
 
     def __init__(
@@ -192,7 +188,7 @@ class Loop:
         while self._review() and self.step < self.pace.planned:
             try:
                 self._block(validate_every)
-                if self.step % validate_every == 0 and self.step < self.pace.planned:
+                if self.step % validate_every == 0 and self.step < self.pace.planned and not self._ended_here():
                     self._validate(costs.validation_upper)
                 self._checkpoint_when_due(costs.checkpoint_upper)
             except OutOfBudget as refusal:
@@ -320,6 +316,10 @@ class Loop:
             )
         return self.loss
 
+    def _ended_here(self) -> bool:
+        """Whether an earlier process stopped at this very step, and so may not have been able to validate it."""
+        return self.watch.decisions.recorded("stop", self.step) is not None
+
     def _stop(self, why: str, because: str) -> None:
         self.ending = self.watch.decisions.take("stop", lambda: (why, because), self.step)
 
@@ -346,13 +346,15 @@ class Loop:
 
     def _validate_last(self, upper_seconds: float) -> None:
         """Validate the final weights, or, where even that is not paid for, keep the best or the last unvalidated."""
-        try:
-            self._validate(upper_seconds)
-        except OutOfBudget as refusal:
-            because = refusal.what
-            self.watch.decisions.take("final_validation", lambda: ("skipped", because), self.step)
-            if not self.best.state:
-                self.best = _Best(self.step, {}, trained_state(self.model))
+        if self.watch.decisions.recorded("final_validation", self.step) is None:
+            try:
+                self._validate(upper_seconds)
+                return
+            except OutOfBudget as refusal:
+                because = refusal.what
+                self.watch.decisions.take("final_validation", lambda: ("skipped", because), self.step)
+        if not self.best.state:
+            self.best = _Best(self.step, {}, trained_state(self.model))
 
     def _gain(self, figures: dict[str, float], before: dict[str, float]) -> float:
         """How much better the watched figure is; equal figures are told apart by the loss."""
@@ -375,7 +377,7 @@ class Loop:
             with self.watch.unit("checkpoint", upper_seconds):
                 self.save()
         if interrupted:
-            raise Interruption
+            raise Interrupted("interrupted", way_out="the same command goes on from here")
 
     def save(self) -> None:
         """Write a checkpoint now."""
@@ -388,6 +390,7 @@ class Loop:
             "validated": self.validated,
             "padded": self.padded,
             "real": self.real,
+            "loss": self.loss,
         }
         save_checkpoint(
             self.watch.checkpoints,
@@ -418,6 +421,7 @@ class Loop:
         self.full_steps = found.progress["full_steps"]
         self.validated = found.progress["validated"]
         self.padded, self.real = found.progress["padded"], found.progress["real"]
+        self.loss = found.progress["loss"]
 
     def _outcome(self) -> Outcome:
         return Outcome(

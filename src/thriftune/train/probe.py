@@ -14,7 +14,6 @@ from thriftune.tasks.batches import padded_tokens, sorted_batches, take
 from thriftune.train.checkpoint import load_trained, trained_state
 from thriftune.train.loop import Costs, Loop
 
-MIN_STEPS = 3  # after one that warms up
 VALIDATION_ROWS = 64
 DISK_PROBE_BYTES = 16 * 2**20
 
@@ -48,7 +47,7 @@ def _step_rates(loop: Loop, seconds: float) -> list[float]:
         padded, started = loop.padded, time.monotonic()
         loop.update(step).item()
         rates.append((time.monotonic() - started) / (loop.padded - padded))
-        if len(rates) > MIN_STEPS and time.monotonic() - began >= seconds:
+        if len(rates) >= 2 and time.monotonic() - began >= seconds:
             break
     return rates[1:] or rates
 

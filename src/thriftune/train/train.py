@@ -134,6 +134,30 @@ def minimum(work: Work, costs: Costs) -> Forecast:
     return Forecast.lognormal(seconds, PROBE_SPREAD, "probe")
 
 
+def governor_of(
+    work: Work,
+    costs: Costs,
+    every: int | None,
+    options: TrainOptions,
+    remaining: Callable[[], float],
+    tail_seconds: float,
+) -> Governor:
+    """The governor of this work.
+
+    Args:
+        every: steps between validations; None for what `validate_every` would choose now.
+        remaining: seconds left of the limit that binds first.
+        tail_seconds: upper bound of what must still happen after training.
+    """
+    every = validate_every(work, costs)[0] if every is None else every
+    return Governor(
+        remaining=remaining,
+        tail_seconds=tail_seconds + costs.validation_upper,
+        full_steps=work.full_steps,
+        overheads=overheads(work, costs, every, options),
+    )
+
+
 def run(
     work: Work,
     model: torch.nn.Module,
@@ -164,12 +188,7 @@ def run(
 
     def write(folder: Path) -> None:
         every = decisions.take("validate_every", lambda: validate_every(work, costs))
-        governor = Governor(
-            remaining=context.meter.remaining_seconds,
-            tail_seconds=tail_seconds + costs.validation_upper,
-            full_steps=work.full_steps,
-            overheads=overheads(work, costs, every, options),
-        )
+        governor = governor_of(work, costs, every, options, context.meter.remaining_seconds, tail_seconds)
         step_seconds = costs.seconds_per_token * work.mean_step_tokens
         decisions.take("planned_steps", lambda: _first_plan(governor, step_seconds))
         loop = Loop(

@@ -1,0 +1,136 @@
+"""Kill −9 anywhere: what comes out in the end is what would have come out, and nothing is paid for twice.
+
+The runs are real ones of the real command line, on a BERT of two narrow layers. One project is killed at every crash
+point in turn, so that each start goes on from the last kill, as a user's would.
+"""
+
+import random
+import time
+from decimal import Decimal
+
+import pytest
+
+from line_for_tests import Line, charged, classifier
+from models_for_tests import bert_folder
+from thriftune.budget.decisions import Decisions
+from thriftune.clock import SystemClock
+from thriftune.events import EventLog, open_attempt
+from thriftune.faults import CRASH_POINTS
+from thriftune.money.leases import HEARTBEAT_SECONDS
+from thriftune.project import Project
+from thriftune.store import open_store
+
+# In the order of a run, the n-th time where the first is elsewhere. A run's artifacts: collect, prepare, select and
+# the baselines' scores, the untuned model's, the tuned model, its scores, the conclusion.
+KILLS = (
+    "ledger.reserved",
+    "artifact.started",
+    "artifact.written",
+    "artifact.synced",
+    "artifact.renamed",
+    "artifact.recorded",  # of the second artifact: the first is there
+    "ledger.posted:5",
+    "decision.recorded:2",
+    "decision.recorded:3",
+    "step.done:7",
+    "checkpoint.started",
+    "checkpoint.written",
+    "checkpoint.synced",
+    "checkpoint.renamed",
+    "step.done:60",
+    "ledger.posted:12",
+)
+AT_THE_END = ("artifact.written", "artifact.synced", "artifact.renamed", "artifact.recorded")  # of the tuned model
+PRICE_PER_SECOND = Decimal("0.001")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return bert_folder(tmp_path_factory.mktemp("models") / "bert")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory, model, home) -> Line:
+    """A run that nobody disturbs."""
+    line = classifier(tmp_path_factory.mktemp("reference") / "films", model, home)
+    ended = line.do("run")
+    assert ended.returncode == 0, ended.stderr
+    return line
+
+
+def finish(line: Line) -> None:
+    ended = line.do("run")
+    assert ended.returncode == 0, (ended.stdout, ended.stderr)
+
+
+def assert_the_books_are_right(line: Line, wall_seconds: float, starts: int) -> None:
+    """The ledger is the sum of the events, nothing is open, and no second was charged twice."""
+    (spent, reserved), = line.rows("SELECT spent_nano, reserved_nano FROM budgets")
+    assert Decimal(spent).scaleb(-9) == charged(line)
+    assert reserved == 0
+    assert line.rows("SELECT count(*) FROM transfers WHERE state = 'pending'") == [(0,)]
+    assert line.rows("SELECT sum(posted_nano) FROM transfers") == [(spent,)]
+    transfers = [event["transfer"] for event in line.events("charge")]
+    assert len(set(transfers)) == len(transfers)
+    assert line.rows("SELECT count(*) FROM leases WHERE held") == [(0,)]
+    seconds = sum(event["seconds"] for event in line.events("charge"))
+    assert seconds <= wall_seconds + starts * HEARTBEAT_SECONDS
+    # A unit is posted in whole nano-units, and what is left of one is carried on.
+    assert abs(charged(line) - Decimal(seconds) * PRICE_PER_SECOND) < Decimal("1e-6")
+
+
+def assert_little_was_done_twice(line: Line, kills: int) -> None:
+    """Each kill costs at most what was done since the last checkpoint, an interval's worth."""
+    steps = line.events("training.step")
+    done = {}
+    for event in steps:
+        done.setdefault(event["step"], []).append(event["seconds"])
+    assert sorted(done) == list(range(1, steps[-1]["planned"] + 1))
+    again = sum(sum(seconds[1:]) for seconds in done.values())
+    assert again <= kills * (1.0 + 2.0)  # train.checkpoint_seconds, and the block and validation that end after it
+
+
+def test_every_crash_point_is_among_the_kills():
+    assert {kill.partition(":")[0] for kill in KILLS} == set(CRASH_POINTS)
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_every_crash_point_ends_with_the_weights_of_an_undisturbed_one(
+    tmp_path, model, home, reference
+):
+    line = classifier(tmp_path / "films", model, home)
+    began = time.monotonic()
+    for kill in KILLS:
+        line.run_killed_at(kill)
+    for kill in AT_THE_END:
+        line.run_killed_at(kill)
+    finish(line)
+    assert line.weights() == reference.weights()
+    starts = len(KILLS) + len(AT_THE_END) + 1
+    assert_the_books_are_right(line, time.monotonic() - began, starts)
+    assert_little_was_done_twice(line, starts)
+    assert line.rows("SELECT max(attempt) FROM attempts") == [(1,)]
+    assert line.leftovers() == []
+    assert line.events("evaluation.comparison")
+    scored = [event["predictor"] for event in line.events("evaluation.look")]
+    assert len(scored) == len(set(scored))
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_random_moments_ends_with_the_weights_of_an_undisturbed_one(tmp_path, model, home, reference):
+    line = classifier(tmp_path / "films", model, home)
+    moments = random.Random(20240)
+    began, kills = time.monotonic(), 0
+    for longest in (3.0, 9.0, 12.0):
+        kills += line.run_killed_after(moments.uniform(0.3, longest))
+    assert kills
+    finish(line)
+    assert line.weights() == reference.weights()
+    assert_the_books_are_right(line, time.monotonic() - began, kills + 1)
+    assert_little_was_done_twice(line, kills)
+    assert line.leftovers() == []

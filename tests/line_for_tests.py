@@ -1,0 +1,152 @@
+"""The whole product on small random models: projects to run, the command line as a child process, and what it left."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from decimal import Decimal
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+GOOD, BAD = ["good", "great", "fine"], ["bad", "awful", "dull", "slow"]
+FILLING = ["the", "a", "film", "was", "is", "not", "very", "what", "how", "why", "do", "you", "i", "it"]
+PATIENT_SECONDS = 120  # no run on these models takes that long, on a busy machine either
+
+CLASSIFY = """name: {name}
+objective: {{task: classify}}
+data:
+  - {{file: films.csv, text: text, label: label}}
+budget: {{total: {budget}}}
+deadline: {deadline}
+compute: {{price_per_hour: 3.6}}
+models: ./model
+plan: {{probe_seconds: 0.2}}
+train: {{epochs: {epochs}, batch_rows: 32, learning_rate: 0.003, patience: 1000, precision: fp32, threads: 1,
+  checkpoint_seconds: 1}}
+"""
+
+
+def write_films(path: Path, rows: int = 300, seed: int = 0) -> None:
+    """Texts of known words with a label that one of them tells."""
+    drawn = random.Random(seed)
+    lines = ["text,label"]
+    for _ in range(rows):
+        label, telling = drawn.choice([("pos", GOOD), ("neg", BAD)])
+        words = [*(drawn.choice(FILLING) for _ in range(drawn.randint(8, 30))), drawn.choice(telling)]
+        drawn.shuffle(words)
+        lines.append(f"{' '.join(words)},{label}")
+    path.write_text("\n".join(lines) + "\n")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A project's folder, and its commands as child processes of their own.
+
+    Args:
+        folder: holds the project file, the data and the model.
+        home: THRIFTUNE_HOME, where durations are remembered.
+    """
+
+    folder: Path
+    home: Path
+
+    def environment(self, **more: str) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("THRIFTUNE_")}
+        return kept | {"THRIFTUNE_HOME": str(self.home), "OMP_NUM_THREADS": "1", "COLUMNS": "200"} | more
+
+    def start(self, *arguments: str | Path, **more: str) -> subprocess.Popen[str]:
+        """Begin a command; `more` are environment variables."""
+        return subprocess.Popen(
+            [sys.executable, "-c", "from thriftune.cli.main import main; main()", *map(str, arguments)],
+            cwd=self.folder,
+            env=self.environment(**more),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def do(self, *arguments: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
+        """Do a command to its end."""
+        process = self.start(*arguments, **more)
+        try:
+            out, err = process.communicate(timeout=PATIENT_SECONDS)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def run_killed_at(self, crash_point: str) -> None:
+        """`thriftune run` until it gets to a named crash point, which it must."""
+        ended = self.do("run", THRIFTUNE_CRASH_AT=crash_point)
+        assert ended.returncode == -signal.SIGKILL, (crash_point, ended.returncode, ended.stdout, ended.stderr)
+
+    def run_killed_after(self, seconds: float) -> bool:
+        """`thriftune run` for some seconds, then SIGKILL; False when it had ended before."""
+        process = self.start("run")
+        try:
+            process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            return True
+        assert process.returncode == 0
+        return False
+
+    def json(self, command: str, *arguments: str) -> dict[str, Any]:
+        """What a command prints with `--json`."""
+        ended = self.do(command, "--json", *arguments)
+        assert ended.returncode == 0, ended.stderr
+        return dict(json.loads(ended.stdout))
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """Rows of the project's database."""
+        with sqlite3.connect(self.folder / ".thriftune" / "thriftune.db") as connection:
+            return connection.execute(query).fetchall()
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        """The data of the events of a kind, in their order."""
+        return [json.loads(data) for (data,) in self.rows(f"SELECT data FROM events WHERE kind = '{kind}' ORDER BY seq")]
+
+    def weights(self) -> str:
+        """The hash of the one tuned model's weights."""
+        (file,) = (self.folder / ".thriftune" / "artifacts" / "train").glob("*/*.safetensors")
+        return hash_of(file)
+
+    def leftovers(self) -> list[str]:
+        """What is half-written: hidden names of ours under the state folder."""
+        return sorted(str(path) for path in self.folder.rglob("*.tmp"))
+
+
+def hash_of(file: Path) -> str:
+    """BLAKE2b of a file."""
+    return blake2b(file.read_bytes()).hexdigest()
+
+
+def charged(line: Line) -> Decimal:
+    """The sum of all charges that the events tell of."""
+    return sum((Decimal(event["amount"]) for event in line.events("charge")), Decimal(0))
+
+
+def classifier(folder: Path, model: Path, home: Path, text: str = CLASSIFY, **values: Any) -> Line:
+    """A project on films, ready to run."""
+    folder.mkdir(parents=True)
+    shutil.copytree(model, folder / "model")
+    write_films(folder / "films.csv")
+    stated = {"name": "films", "budget": "5.00", "deadline": "20m", "epochs": 60} | values
+    (folder / "thriftune.yaml").write_text(text.format(**stated))
+    return Line(folder, home)
+
+
+def wait_for(what: Any, seconds: float = PATIENT_SECONDS) -> None:
+    """Wait until `what()` holds."""
+    ends = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < ends, "it did not come about"
+        time.sleep(0.05)
