@@ -24,5 +24,8 @@ test: check  ## check, then every test
 bench: setup  ## every claim, measured; results are kept in bench/results/
 	$(BIN)/python bench/run_all.py
 
+docs: setup  ## the generated parts of the documents: commands, project file, measurements
+	$(BIN)/python scripts/docs.py
+
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -34,7 +34,7 @@ COMMON_KEYS = {
     "ratio": (int, float),
     "machine": dict,
     "seeds": list,
-    "runs": dict,
+    "runs": (dict, list),  # median, min and max; or, where BENCHMARKS.md says so, a list of the runs
     "holds": bool,
 }
 MACHINE_KEYS = ("cores", "memory_gb", "peak_gflops")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thriftune.artifacts import Artifact, recipe_key
-from thriftune.budget.forecast import Forecast
+from thriftune.budget.forecast import Forecast, total
 from thriftune.budget.record import machine_class
 from thriftune.collect import collect
 from thriftune.evaluate.types import Scores
@@ -52,6 +52,7 @@ PRIOR_REPORT = 2.0
 PRIOR_TRAINING = 30.0
 PROBE_ROWS = {"classify": 64, "chat": 4}
 MOST_PROBE_SECONDS = 5.0
+LANDING_SLACK = 0.1  # how far below what is left the governor may end training: its dead band, twice
 TAIL_FLOOR = 1.0  # seconds kept free for the small things between the parts after training
 ANSWER_SPREAD = 0.3  # 95th percentile over the median of a predictor's time, once a sample of rows was timed
 
@@ -277,8 +278,25 @@ def _bench(session: Session, splits: Splits, work: Work) -> Bench:
         watch = Supervision(session.decisions, context.events, None, None, context.root / "probe")
         loop = Loop(work.task, model, work.train, work.validation, work.recipe, machine, watch)
         costs = probe_costs(loop, probe, context.root)
-    _expect_measured(session, splits, Bench(work, model, machine, costs))
+        row_seconds = _probe_answers(session, splits, work.task, model)
+    _expect_measured(session, splits, Bench(work, model, machine, costs), row_seconds)
     return Bench(work, model, machine, costs)
+
+
+def _probe_answers(session: Session, splits: Splits, task: Task, model: torch.nn.Module) -> float:
+    """Seconds a row that answering takes, from a few validation rows, where the record does not tell."""
+    import polars as pl
+
+    from thriftune.evaluate.asking import drawn, requests_of
+
+    reference = session.project.file.model_references[0]
+    known = session.record.forecast(f"answer/{reference}")
+    if known.basis == "record":
+        return known.p50
+    rows = drawn(pl.read_parquet(splits.validation), PROBE_ROWS[splits.task])
+    began = time.monotonic()
+    task.predictor(model, "probe").predict(requests_of(rows))
+    return (time.monotonic() - began) / len(rows)
 
 
 def _probe_seconds(session: Session) -> float:
@@ -288,8 +306,8 @@ def _probe_seconds(session: Session) -> float:
     return most
 
 
-def _expect_measured(session: Session, splits: Splits, bench: Bench) -> None:
-    """Sharpen what the probe has measured: training, saving, and how long answering takes for an encoder."""
+def _expect_measured(session: Session, splits: Splits, bench: Bench, row_seconds: float) -> None:
+    """Sharpen what the probe has measured: training, saving, answering."""
     from thriftune.train import train
 
     file = session.project.file
@@ -298,13 +316,9 @@ def _expect_measured(session: Session, splits: Splits, bench: Bench) -> None:
     full = train.estimate(work, costs, every, work.full_steps, file.train)
     session.outlook.expect("train", "training", full, train.minimum(work, costs))
     session.outlook.expect("save", "training", Forecast.lognormal(costs.checkpoint / 2, 1.0, "probe"))
-    reference = file.model_references[0]
-    if splits.task == "classify":
-        seconds = costs.validation * splits.report["rows"]["test"] / max(1, len(work.validation))
-        for who in ("untuned", "tuned"):
-            measured = session.record.forecast(f"answer/{reference}", splits.report["rows"]["test"], 0.0)
-            probed = Forecast.lognormal(seconds, ANSWER_SPREAD, "probe")
-            session.outlook.expect(who, "evaluation", measured if measured.basis == "record" else probed)
+    answers = Forecast.lognormal(row_seconds * _asked(session, splits), ANSWER_SPREAD, "probe")
+    for who in ("untuned", "tuned"):
+        session.outlook.expect(who, "evaluation", answers)
 
 
 def _forecast(session: Session, bench: Bench) -> Plan:
@@ -315,17 +329,32 @@ def _forecast(session: Session, bench: Bench) -> Plan:
         full_steps=work.full_steps,
         tokens=int(work.train.lengths.sum()) * work.recipe.epochs,
     )
+    training, evaluation = plan.phase("training"), plan.phase("evaluation")
+    if not plan.fits_whole:
+        training = _fitted(session, plan)
+    phases = {"training": training, "evaluation": evaluation}
+    for phase, ahead in phases.items():
+        _emit_forecast(session, phase, ahead.plus(_used(session, phase)))
     limits = plan.limits
-    for phase in ("training", "evaluation"):
-        ahead = plan.phase(phase)
-        whole = ahead.plus(_used(session, phase))
-        if phase == "training" and not plan.fits_whole:
-            room = limits.seconds - plan.phase("evaluation").p95 + _used(session, phase)
-            whole = whole.capped(room)
-        _emit_forecast(session, phase, whole)
-    total_seconds = plan.full.plus(limits.seconds_used).capped(limits.seconds_used + limits.seconds)
-    _emit_forecast(session, "total", total_seconds)
+    _emit_forecast(
+        session,
+        "total",
+        total(list(phases.values())).plus(limits.seconds_used).capped(limits.seconds_used + limits.seconds),
+    )
     return plan
+
+
+def _fitted(session: Session, plan: Plan) -> Forecast:
+    """Training's seconds where the limit cuts it: what the governor will find left when the rest is kept free.
+
+    The longer what comes before it takes, the less is left, so the quantiles turn round.
+    """
+    names = list(session.outlook.parts)
+    before = total([session.outlook.parts[name].seconds for name in names[: names.index("train")]])
+    room = plan.limits.seconds - session.outlook.after("train") - TAIL_FLOOR
+    landing = (1 - LANDING_SLACK, 1 - LANDING_SLACK / 2, 1 - LANDING_SLACK / 4, 1.0, 1.0)
+    ahead = [max(0.0, room - taken) * share for taken, share in zip(reversed(before.quantiles()), landing, strict=True)]
+    return Forecast.of(ahead, "probe")
 
 
 def _affordable(session: Session, bench: Bench) -> int:

@@ -12,13 +12,8 @@ import pytest
 
 from line_for_tests import Line, charged, classifier
 from models_for_tests import bert_folder
-from thriftune.budget.decisions import Decisions
-from thriftune.clock import SystemClock
-from thriftune.events import EventLog, open_attempt
 from thriftune.faults import CRASH_POINTS
 from thriftune.money.leases import HEARTBEAT_SECONDS
-from thriftune.project import Project
-from thriftune.store import open_store
 
 # In the order of a run, the n-th time where the first is elsewhere. A run's artifacts: collect, prepare, select and
 # the baselines' scores, the untuned model's, the tuned model, its scores, the conclusion.
