@@ -253,7 +253,7 @@ def measured_row(name: str, result: Mapping[str, Any] | None) -> str:
 def figures_of(result: Mapping[str, Any]) -> str:
     """The figures of a result in words, with the machine and the number of seeds."""
     peer = result["peer"]
-    told = [f"{result['ratio']:.2f} × {peer['name']} {peer['version']}"]
+    told = [] if peer["name"] == "none" else [f"{result['ratio']:.2f} × {peer['name']} {peer['version']}"]
     told += [form.format(result[key]) for key, form in FIGURES if isinstance(result.get(key), int | float)]
     machine = result["machine"]
     peaks = ", ".join(

@@ -29,7 +29,7 @@ compute: {{price_per_hour: 3.6}}
 models: ./model
 plan: {{probe_seconds: 0.2}}
 train: {{epochs: {epochs}, batch_rows: 32, learning_rate: 0.003, patience: 1000, precision: fp32, threads: 1,
-  checkpoint_seconds: 1}}
+  validations_per_epoch: 2, checkpoint_seconds: 1}}
 """
 
 
@@ -112,7 +112,9 @@ class Line:
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         """The data of the events of a kind, in their order."""
-        return [json.loads(data) for (data,) in self.rows(f"SELECT data FROM events WHERE kind = '{kind}' ORDER BY seq")]
+        return [
+            json.loads(data) for (data,) in self.rows(f"SELECT data FROM events WHERE kind = '{kind}' ORDER BY seq")
+        ]
 
     def weights(self) -> str:
         """The hash of the one tuned model's weights."""
@@ -139,7 +141,7 @@ def classifier(folder: Path, model: Path, home: Path, text: str = CLASSIFY, **va
     folder.mkdir(parents=True)
     shutil.copytree(model, folder / "model")
     write_films(folder / "films.csv")
-    stated = {"name": "films", "budget": "5.00", "deadline": "20m", "epochs": 60} | values
+    stated = {"name": "films", "budget": "5.00", "deadline": "20m", "epochs": 40} | values
     (folder / "thriftune.yaml").write_text(text.format(**stated))
     return Line(folder, home)
 

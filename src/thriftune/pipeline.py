@@ -22,6 +22,7 @@ from thriftune.budget.forecast import Forecast, total
 from thriftune.budget.record import machine_class
 from thriftune.collect import collect
 from thriftune.evaluate.types import Scores
+from thriftune.models.reference import ModelReference, resolve
 from thriftune.plan.plan import PHASES, Plan
 from thriftune.prepare import prepare
 from thriftune.project.project import Project
@@ -158,12 +159,21 @@ def _begin(session: Session) -> None:
 def _data(session: Session) -> Splits:
     """Sources into splits."""
     file, context = session.project.file, session.context
+    _check_model_folders(session.project)
     session.plan().require()
     with session.part("collect", metered=False):
         corpus = collect.run(file.data, file.objective.task, file.collect, context, session.project.folder)
     session.outlook.expect("prepare", "collection", prepare.estimate(corpus.characters))
     with session.part("prepare", metered=False):
         return prepare.run(corpus, file.prepare, context)
+
+
+def _check_model_folders(project: Project) -> None:
+    """Refuse a folder that cannot be used before anything is paid for; what must be fetched is looked at later."""
+    for text in project.file.model_references:
+        reference = ModelReference.parse(text, project.folder)
+        if reference.scheme == "path":
+            resolve(reference, base=project.folder)
 
 
 def _baselines(session: Session, splits: Splits) -> list[Scores]:

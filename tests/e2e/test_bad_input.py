@@ -56,8 +56,8 @@ def change(line: Line, before: str, after: str) -> None:
 
 
 IN_THE_FILE = {
-    "an unknown key": ("epochs: 60", "epoch: 60", ("line 8", "train.epoch", "unknown key"), "epoch: 60", "epochs"),
-    "a wrong type": ("epochs: 60", "epochs: many", ("line 8", "train.epochs"), "many", "integer"),
+    "an unknown key": ("epochs: 40", "epoch: 40", ("line 10", "train.epoch", "unknown key"), "epoch: 40", "epochs"),
+    "a wrong type": ("epochs: 40", "epochs: many", ("line 10", "train.epochs"), "many", "integer"),
     "a missing file": ("films.csv", "film.csv", ("line 4", "data[0].file", "no such data file"), "nothing", "a file"),
     "a budget of zero": ("total: 5.00", "total: 0", ("line 5", "budget.total"), "0", "greater than 0"),
     "a deadline in the past": ("20m", "2001-01-01", ("line 6", "deadline", "in the past"), "2001", "an instant after"),
@@ -108,9 +108,14 @@ def test_data_that_cannot_be_used_is_refused_by_file_and_row(line, case):
     assert not list((line.folder / ".thriftune").glob("artifacts/*/*"))
 
 
-def test_a_row_of_ten_megabytes_is_named_and_not_read_into_the_model(line):
+def test_a_row_of_ten_megabytes_is_dropped_counted_and_told(line):
     (line.folder / "films.csv").write_bytes(csv(*rows(40), b"good " * 2_000_000 + b",pos"))
-    assert_refused(line, line.do("run"), "films.csv", "row 42", found="10", expected="")
+    process = line.start("run")
+    assert process.stdout
+    said = next((said for said in process.stdout if said.startswith("overlong:")), "")
+    process.kill()
+    process.communicate()
+    assert "40 rows kept, dropped: 1" in said
 
 
 def test_a_directory_in_the_place_of_the_data_is_refused(line):
@@ -128,7 +133,8 @@ def test_a_model_folder_with_a_missing_shard_is_refused(line):
         ' "b": "model-00002-of-00002.safetensors"}}'
     )
     ended = line.do("run")
-    assert_refused(line, ended, "model", found="model-00002-of-00002.safetensors", expected="")
+    assert_refused(line, ended, "model-00002-of-00002.safetensors", "missing", found="no such file", expected="2 files")
+    assert line.events("data.entry") == []  # before anything is paid for
 
 
 def may_mount() -> bool:
@@ -140,9 +146,13 @@ def small_disk(tmp_path):
     """A folder on a disk of its own that holds a megabyte."""
     place = tmp_path / "disk"
     place.mkdir()
-    mounted = may_mount() and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True, check=False
-    ).returncode == 0
+    mounted = (
+        may_mount()
+        and subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True, check=False
+        ).returncode
+        == 0
+    )
     if not mounted:
         pytest.skip("mounting a small disk is not allowed here")
     yield place
@@ -153,7 +163,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_once_there_is_room(line, small_
     state = line.folder / ".thriftune"
     state.symlink_to(small_disk, target_is_directory=True)
     ended = line.do("run")
-    assert_refused(line, ended, "the disk is full", found="No space left", expected="room")
+    assert_refused(line, ended, "the disk is full", found="no room left", expected="room")
     assert not list(small_disk.rglob("*.tmp"))
 
 

@@ -8,12 +8,20 @@ import random
 import time
 from decimal import Decimal
 
+import polars as pl
 import pytest
 
-from line_for_tests import Line, charged, classifier
+from line_for_tests import Line, charged, classifier, hash_of, wait_for
 from models_for_tests import bert_folder
+from thriftune.clock import SystemClock
+from thriftune.events import EventLog
 from thriftune.faults import CRASH_POINTS
 from thriftune.money.leases import HEARTBEAT_SECONDS
+from thriftune.project import Project
+from thriftune.session import database_url
+from thriftune.store import open_store
+from thriftune.train.replay import replay
+from thriftune.train.setup import work_of
 
 # In the order of a run, the n-th time where the first is elsewhere. A run's artifacts: collect, prepare, select and
 # the baselines' scores, the untuned model's, the tuned model, its scores, the conclusion.
@@ -65,7 +73,7 @@ def finish(line: Line) -> None:
 
 def assert_the_books_are_right(line: Line, wall_seconds: float, starts: int) -> None:
     """The ledger is the sum of the events, nothing is open, and no second was charged twice."""
-    (spent, reserved), = line.rows("SELECT spent_nano, reserved_nano FROM budgets")
+    ((spent, reserved),) = line.rows("SELECT spent_nano, reserved_nano FROM budgets")
     assert Decimal(spent).scaleb(-9) == charged(line)
     assert reserved == 0
     assert line.rows("SELECT count(*) FROM transfers WHERE state = 'pending'") == [(0,)]
@@ -129,3 +137,59 @@ def test_a_run_killed_at_random_moments_ends_with_the_weights_of_an_undisturbed_
     assert_the_books_are_right(line, time.monotonic() - began, kills + 1)
     assert_little_was_done_twice(line, kills)
     assert line.leftovers() == []
+
+
+def replayed_weights(line: Line, folder) -> str:
+    """The hash of the weights that the recorded decisions alone lead to."""
+    project = Project.load(line.folder / "thriftune.yaml")
+    (splits,) = (line.folder / ".thriftune" / "artifacts" / "prepare").iterdir()
+    rows = [pl.read_parquet(splits / f"{side}.parquet") for side in ("train", "validation")]
+    options = project.file.train
+    work = work_of("classify", "./model", line.folder, options, project.file.seed, "", *rows)
+    store = open_store(database_url(project))
+    recorded = EventLog(store, SystemClock(), "films", 1).read(attempt=1)
+    apart = open_store(f"sqlite:///{folder}/replay.db")
+    model = work.task.build()
+    replay(work, model, options, recorded, EventLog(apart, SystemClock(), "replay", 1), folder / "checkpoints")
+    (folder / "tuned").mkdir()
+    work.task.save(model, folder / "tuned")
+    return hash_of(folder / "tuned" / "model.safetensors")
+
+
+@pytest.mark.slow
+def test_a_run_that_was_cut_to_its_deadline_and_killed_is_what_its_recorded_decisions_say(tmp_path, model, home):
+    line = classifier(tmp_path / "films", model, home, epochs=900, deadline="10m")
+    started = time.monotonic()
+    process = line.start("run")
+    wait_for((line.folder / ".thriftune" / "thriftune.db").exists)
+    wait_for(lambda: len(line.events("training.checkpoint")) >= 2)
+    process.kill()
+    process.communicate()
+    before_training = time.monotonic() - started
+    # Room for one more start and a few seconds of training, on however busy a machine.
+    end = time.monotonic() - started + 2.5 * before_training
+    path = line.folder / "thriftune.yaml"
+    path.write_text(path.read_text().replace("deadline: 10m", f"deadline: {end:.0f}s"))
+    finish(line)
+    assert time.monotonic() - started <= end + 1.0
+    refits = [event for event in line.events("decision") if event["what"] == "planned_steps" and event["at_step"]]
+    assert refits
+    assert line.events("training.step")[-1]["step"] < line.events("training.step")[0]["planned"]
+    assert line.events("evaluation.comparison")
+    assert replayed_weights(line, tmp_path) == line.weights()
+
+
+@pytest.mark.slow
+def test_a_second_run_watches_the_one_at_work_and_ends_as_it_does(tmp_path, model, home):
+    line = classifier(tmp_path / "films", model, home)
+    first = line.start("run")
+    wait_for((line.folder / ".thriftune" / "thriftune.db").exists)
+    wait_for(lambda: line.events("attempt.started"))
+    second = line.do("run")
+    _, complaint = first.communicate()
+    assert first.returncode == 0, complaint
+    assert second.returncode == 0, second.stderr
+    assert f"process {first.pid} is at work on this project" in second.stderr
+    assert "verdict" in second.stdout
+    assert len(line.events("attempt.started")) == 1
+    assert line.rows("SELECT count(*) FROM attempts") == [(1,)]

@@ -55,9 +55,15 @@ def plan(
 
 
 def _watched(project: Project, as_json: bool) -> bool:
-    """If another process is at work on the project, show its progress to the end instead of starting a second one."""
+    """If another process is at work on the project, show its progress to the end instead of starting a second one.
+
+    Raises:
+        typer.Exit: with the status that it ended with, where that is not 0.
+    """
     from thriftune.cli.records import opened
     from thriftune.cli.status import attach
+    from thriftune.errors import EXIT_INTERRUPTED
+    from thriftune.events import latest_attempt
     from thriftune.report.state import is_alive, owner_of
 
     with opened(project) as store:
@@ -66,6 +72,12 @@ def _watched(project: Project, as_json: bool) -> bool:
             return False
         print(f"process {owner.pid} is at work on this project; showing its progress", file=sys.stderr)
         attach(store, project, as_json)
+        ended = latest_attempt(store, project.file.name)
+        if ended is not None and ended.outcome is None:
+            print("it ended without notice; the same command goes on from its last checkpoint", file=sys.stderr)
+            raise typer.Exit(EXIT_INTERRUPTED)
+        if ended is not None and ended.exit_code:
+            raise typer.Exit(ended.exit_code)
     return True
 
 

@@ -63,6 +63,7 @@ class Recipe:
     ending_share: float = 0.1  # that short decay, as a share of the steps done
     watch: str = "loss"  # the validation figure that chooses the best checkpoint
     higher_is_better: bool = False
+    validations_per_epoch: int | None = None  # None: as often as the probe says that it costs little
 
 
 @dataclass(frozen=True)

@@ -103,14 +103,17 @@ def recipe_of(
         min_gain=options.min_gain,
         watch=watch,
         higher_is_better=watch not in {"loss", "perplexity"},
+        validations_per_epoch=options.validations_per_epoch,
     )
 
 
 def validate_every(work: Work, costs: Costs) -> tuple[int, str]:
-    """Steps between validations so that they cost at most `VALIDATION_SHARE`, once an epoch or less often."""
+    """Steps between validations: as stated, or so that they cost at most `VALIDATION_SHARE` of the time; and why."""
+    epoch = math.ceil(len(work.train) / work.recipe.rows_per_update)
+    if work.recipe.validations_per_epoch is not None:
+        return math.ceil(epoch / work.recipe.validations_per_epoch), "stated in the project file"
     step = costs.seconds_per_token * work.mean_step_tokens
     every = max(math.ceil(costs.validation / (VALIDATION_SHARE * step)), 1)
-    epoch = math.ceil(len(work.train) / work.recipe.rows_per_update)
     chosen = every if every >= epoch else max(every, math.ceil(epoch / 4))
     because = f"a validation takes {costs.validation:.2f} s, {costs.validation / step:.0f} steps' worth"
     return chosen, because
