@@ -116,6 +116,18 @@ class Line:
             json.loads(data) for (data,) in self.rows(f"SELECT data FROM events WHERE kind = '{kind}' ORDER BY seq")
         ]
 
+    def wait_for(self, kind: str, count: int = 1) -> None:
+        """Wait until the run at work has recorded so many events of a kind."""
+        ends = time.monotonic() + PATIENT_SECONDS
+        while time.monotonic() < ends:
+            try:
+                if len(self.events(kind)) >= count:
+                    return
+            except sqlite3.OperationalError:  # its database is only being made
+                pass
+            time.sleep(0.05)
+        raise AssertionError(f"{kind} did not come")
+
     def weights(self) -> str:
         """The hash of the one tuned model's weights."""
         (file,) = (self.folder / ".thriftune" / "artifacts" / "train").glob("*/*.safetensors")
@@ -144,11 +156,3 @@ def classifier(folder: Path, model: Path, home: Path, text: str = CLASSIFY, **va
     stated = {"name": "films", "budget": "5.00", "deadline": "20m", "epochs": 40} | values
     (folder / "thriftune.yaml").write_text(text.format(**stated))
     return Line(folder, home)
-
-
-def wait_for(what: Any, seconds: float = PATIENT_SECONDS) -> None:
-    """Wait until `what()` holds."""
-    ends = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < ends, "it did not come about"
-        time.sleep(0.05)

@@ -11,7 +11,7 @@ import httpx
 import polars as pl
 import pytest
 
-from line_for_tests import Line, charged, classifier, wait_for, write_films
+from line_for_tests import Line, charged, classifier, write_films
 from models_for_tests import bert_folder, llama_folder
 
 DIRTY = "  A  GOOD\tfilm&nbsp;was \u201cgreat\u201d &amp; not caf\u00c3\u00a9 dull\u00a0 "
@@ -142,7 +142,7 @@ def test_another_decoder_and_other_column_names_need_no_change_to_the_code(tmp_p
     llama_folder(folder / "gemma", vocabulary_size=BIG_VOCABULARY)
     assert "chat_template" not in (folder / "gemma" / "tokenizer_config.json").read_text()
     asked = [f"how do i mend the {thing} number {i}, which is broken?" for i in range(30) for thing in ("lamp", "door")]
-    rows = [f'"{text}","turn it off, wait, and turn it on: {i % 7}"' for i, text in enumerate(asked)]
+    rows = [f'"{text}","turn it off, wait, and turn it on: {i}"' for i, text in enumerate(asked)]
     (folder / "tickets.csv").write_text("\n".join(["enquiry,advice", *rows]) + "\n")
     line = Line(folder, home)
     columns = ("--text", "enquiry", "--label", "advice")
@@ -167,8 +167,7 @@ def test_another_decoder_and_other_column_names_need_no_change_to_the_code(tmp_p
 def test_ctrl_c_exits_130_and_the_next_run_goes_on(tmp_path, model, home):
     line = classifier(tmp_path / "films", model, home)
     process = line.start("run")
-    wait_for((line.folder / ".thriftune" / "thriftune.db").exists)
-    wait_for(lambda: line.events("training.step"))
+    line.wait_for("training.step")
     process.send_signal(signal.SIGINT)
     _, complaint = process.communicate(timeout=60)
     assert process.returncode == 130, complaint

@@ -11,7 +11,7 @@ from decimal import Decimal
 import polars as pl
 import pytest
 
-from line_for_tests import Line, charged, classifier, hash_of, wait_for
+from line_for_tests import Line, charged, classifier, hash_of
 from models_for_tests import bert_folder
 from thriftune.clock import SystemClock
 from thriftune.events import EventLog
@@ -40,10 +40,9 @@ KILLS = (
     "checkpoint.written",
     "checkpoint.synced",
     "checkpoint.renamed",
-    "step.done:60",
     "ledger.posted:12",
 )
-AT_THE_END = ("artifact.written", "artifact.synced", "artifact.renamed", "artifact.recorded")  # of the tuned model
+AT_THE_END = ("artifact.written", "artifact.synced", "artifact.renamed")  # of the tuned model
 PRICE_PER_SECOND = Decimal("0.001")
 
 
@@ -120,8 +119,8 @@ def test_a_run_killed_at_every_crash_point_ends_with_the_weights_of_an_undisturb
     assert line.rows("SELECT max(attempt) FROM attempts") == [(1,)]
     assert line.leftovers() == []
     assert line.events("evaluation.comparison")
-    scored = [event["predictor"] for event in line.events("evaluation.look")]
-    assert len(scored) == len(set(scored))
+    # A predictor may be looked at again when it was killed before its scores were kept; it stays one look.
+    assert {event["looks"] for event in line.events("evaluation.look") if event["predictor"] == "tuned"} == {1}
 
 
 @pytest.mark.slow
@@ -161,8 +160,7 @@ def test_a_run_that_was_cut_to_its_deadline_and_killed_is_what_its_recorded_deci
     line = classifier(tmp_path / "films", model, home, epochs=900, deadline="10m")
     started = time.monotonic()
     process = line.start("run")
-    wait_for((line.folder / ".thriftune" / "thriftune.db").exists)
-    wait_for(lambda: len(line.events("training.checkpoint")) >= 2)
+    line.wait_for("training.checkpoint", 2)
     process.kill()
     process.communicate()
     before_training = time.monotonic() - started
@@ -183,8 +181,7 @@ def test_a_run_that_was_cut_to_its_deadline_and_killed_is_what_its_recorded_deci
 def test_a_second_run_watches_the_one_at_work_and_ends_as_it_does(tmp_path, model, home):
     line = classifier(tmp_path / "films", model, home)
     first = line.start("run")
-    wait_for((line.folder / ".thriftune" / "thriftune.db").exists)
-    wait_for(lambda: line.events("attempt.started"))
+    line.wait_for("attempt.started")
     second = line.do("run")
     _, complaint = first.communicate()
     assert first.returncode == 0, complaint

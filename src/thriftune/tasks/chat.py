@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from threading import Thread
 from typing import Any, cast
 
 import numpy as np
@@ -27,7 +26,7 @@ IGNORED = -100
 LOGITS_CHUNK = 16_777_216  # most logits (positions × vocabulary) computed at once: 64 MiB in fp32
 PLAIN_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}"
-    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor %}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
 """The template for a model that has none: `role: content` a line, the end-of-text token after each answer."""
@@ -263,36 +262,55 @@ class DecoderPredictor:
         encoded = self.task.encode_pairs([as_messages(request) for request in requests], targets)
         return self.task.row_losses(self.model, encoded, self.batch_tokens), encoded.weights
 
+    @property
+    def max_new_tokens(self) -> int:
+        """The longest answer, in tokens, when a request names no limit."""
+        return self.task.max_new_tokens
+
+    @property
+    def context_tokens(self) -> int:
+        """The most tokens, prompt and answer together, that the model reads."""
+        return self.task.model.max_positions or self.task.max_tokens + self.task.max_new_tokens
+
+    def count_tokens(self, request: Request) -> int:
+        """Tokens of the prompt as the model reads it, chat template included."""
+        return len(self._prompt_ids(request))
+
     def stream(
         self, request: Request, max_tokens: int, temperature: float = 0.0, seed: int | None = None
     ) -> Iterator[str]:
-        """The answer piece by piece, as it is generated; greedy at temperature 0."""
-        from transformers import TextIteratorStreamer
+        """The answer, one piece for each token; empty where a token does not yet complete a character.
 
-        tokenizer = self.task._tokenizer
-        streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True, timeout=600)
-        settings = self._settings(max_tokens)
-        if temperature > 0:
-            settings |= {"do_sample": True, "temperature": temperature}
-        failures: list[BaseException] = []
-
-        def work() -> None:
-            try:
-                if seed is not None:
-                    torch.manual_seed(seed)
-                ids = torch.tensor([self._prompt_ids(request)], device=self._device)
-                with torch.inference_mode():
-                    cast(Any, self.model).generate(ids, streamer=streamer, **settings)
-            except BaseException as failure:
-                failures.append(failure)
-                streamer.end()
-
-        worker = Thread(target=work, daemon=True)
-        worker.start()
-        yield from cast(Iterator[str], streamer)
-        worker.join()
-        if failures:
-            raise failures[0]
+        Cache and random generator belong to the stream, so that several may take turns on one model.
+        """
+        causal, tokenizer = cast(Any, self.model), self.task._tokenizer
+        stated = causal.generation_config.eos_token_id
+        ends = {*(stated if isinstance(stated, list) else [stated]), tokenizer.eos_token_id}
+        draws = torch.Generator(device=self._device)
+        if seed is None:
+            draws.seed()
+        else:
+            draws.manual_seed(seed)
+        ids = torch.tensor([self._prompt_ids(request)], device=self._device)
+        cache: Any = None
+        said: list[int] = []
+        shown = ""
+        causal.eval()
+        for _ in range(max_tokens):
+            with torch.inference_mode():
+                out = causal(input_ids=ids, past_key_values=cache, use_cache=True)
+                cache, logits = out.past_key_values, out.logits[0, -1].float()
+                token = next_token(logits, temperature, draws)
+            if token in ends:
+                return
+            said.append(token)
+            text = tokenizer.decode(said, skip_special_tokens=True)
+            if text.endswith("\ufffd"):  # half a character
+                yield ""
+            else:
+                yield text[len(shown) :]
+                shown = text
+            ids = torch.tensor([[token]], device=self._device)
 
     @property
     def _device(self) -> torch.device:
@@ -335,6 +353,13 @@ class DecoderPredictor:
         texts = tokenizer.batch_decode(out, skip_special_tokens=True)
         counts = (out != tokenizer.pad_token_id).sum(dim=1).tolist()
         return [Prediction(text.strip(), {}, count) for text, count in zip(texts, counts, strict=True)]
+
+
+def next_token(logits: torch.Tensor, temperature: float, draws: torch.Generator) -> int:
+    """The token that comes next, from (vocabulary,) logits: the likeliest at temperature 0, else drawn."""
+    if temperature == 0:
+        return int(logits.argmax())
+    return int(torch.multinomial((logits / temperature).softmax(0), 1, generator=draws))
 
 
 def as_messages(request: Request) -> list[Message]:
