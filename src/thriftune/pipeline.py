@@ -22,7 +22,9 @@ from thriftune.budget.forecast import Forecast, total
 from thriftune.budget.record import machine_class
 from thriftune.collect import collect
 from thriftune.evaluate.types import Scores
-from thriftune.models.reference import ModelReference, resolve
+from thriftune.models.files import folder_files
+from thriftune.models.gguf import gguf_file
+from thriftune.models.reference import ModelReference
 from thriftune.plan.plan import PHASES, Plan
 from thriftune.prepare import prepare
 from thriftune.project.project import Project
@@ -52,7 +54,6 @@ PRIOR_VERDICT = 2.0
 PRIOR_REPORT = 2.0
 PRIOR_TRAINING = 30.0
 PROBE_ROWS = {"classify": 64, "chat": 4}
-MOST_PROBE_SECONDS = 5.0
 LANDING_SLACK = 0.1  # how far below what is left the governor may end training: its dead band, twice
 TAIL_FLOOR = 1.0  # seconds kept free for the small things between the parts after training
 ANSWER_SPREAD = 0.3  # 95th percentile over the median of a predictor's time, once a sample of rows was timed
@@ -169,11 +170,15 @@ def _data(session: Session) -> Splits:
 
 
 def _check_model_folders(project: Project) -> None:
-    """Refuse a folder that cannot be used before anything is paid for; what must be fetched is looked at later."""
+    """Refuse a folder with a file missing before anything is paid for; the rest needs the heavy imports, and is later.
+
+    A GGUF file, which needs no folder around it, is converted first and looked at then.
+    """
     for text in project.file.model_references:
         reference = ModelReference.parse(text, project.folder)
-        if reference.scheme == "path":
-            resolve(reference, base=project.folder)
+        path = project.folder / Path(reference.name).expanduser()
+        if reference.scheme == "path" and gguf_file(path) is None:
+            folder_files(path)
 
 
 def _baselines(session: Session, splits: Splits) -> list[Scores]:
@@ -310,9 +315,9 @@ def _probe_answers(session: Session, splits: Splits, task: Task, model: torch.nn
 
 
 def _probe_seconds(session: Session) -> float:
-    """How long to probe: a share of the limit that binds first, at most; never longer than it takes to know."""
+    """How long to go on with steps past the first two."""
     options = session.project.file.plan
-    most: float = min(options.probe_seconds, options.probe_share * session.limits().seconds, MOST_PROBE_SECONDS)
+    most: float = min(options.probe_seconds, options.probe_share * session.limits().seconds)
     return most
 
 
@@ -376,9 +381,9 @@ def _affordable(session: Session, bench: Bench) -> int:
     remaining = session.limits().seconds - before
     tail = session.outlook.after("train") + TAIL_FLOOR
     options = session.project.file.train
-    return train.governor_of(bench.work, bench.costs, None, options, lambda: remaining, tail).planned(
-        bench.costs.seconds_per_token * bench.work.mean_step_tokens
-    )
+    return train.governor_of(
+        bench.work, bench.costs, None, options, lambda: remaining, tail, session.project.file.plan.dead_band
+    ).planned(bench.costs.seconds_per_token * bench.work.mean_step_tokens)
 
 
 def _used(session: Session, phase: str) -> float:
@@ -443,6 +448,7 @@ def _train(session: Session, bench: Bench, splits: Splits) -> TunedModel:
         session.project.file.train,
         session.context,
         session.interrupted,
+        session.project.file.plan.dead_band,
         {"serving_steps": list(splits.serving_steps), "project": session.project.file.name},
     )
     seconds = time.monotonic() - began

@@ -13,7 +13,9 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
-from thriftune.artifacts import ArtifactStore
+from filelock import FileLock
+
+from thriftune.artifacts import ArtifactStore, explained
 from thriftune.budget.decisions import Decisions
 from thriftune.budget.record import Record
 from thriftune.clock import Clock, SystemClock
@@ -34,6 +36,7 @@ LAST_PHASE = "evaluation"
 
 DATABASE_VARIABLE = "THRIFTUNE_DATABASE_URL"
 DATABASE_FILE = "thriftune.db"
+STARTING_LOCK = "starting.lock"
 NOT_IN_RECIPE = ("budget", "deadline", "compute", "plan", "deploy")
 
 UNFINISHED = (None, "planned", "interrupted", "failed")  # outcomes after which the same recipe goes on
@@ -150,14 +153,18 @@ def open_session(
     """
     clock = clock or SystemClock()
     store = open_store(database_url(project))
-    attempt, earlier = _take_up(store, clock, project)
-    events = EventLog(store, clock, project.file.name, attempt)
-    for listener in listeners:
-        events.subscribe(listener)
-    ledger = Ledger(store, clock, project.file.name, events)
-    budget = project.file.budget
-    balance = ledger.open_budget(budget.total, budget.currency, budget.allowances())
-    meter = Meter.start(store, clock, ledger, project.price_per_hour, None)
+    starting = project.root / STARTING_LOCK
+    with explained(starting):
+        project.root.mkdir(parents=True, exist_ok=True)
+        with FileLock(starting):  # of two that start at once, one goes on with the attempt and the other is refused
+            attempt, earlier = _take_up(store, clock, project)
+            events = EventLog(store, clock, project.file.name, attempt)
+            for listener in listeners:
+                events.subscribe(listener)
+            ledger = Ledger(store, clock, project.file.name, events)
+            budget = project.file.budget
+            balance = ledger.open_budget(budget.total, budget.currency, budget.allowances())
+            meter = Meter.start(store, clock, ledger, project.price_per_hour, None)
     started = clock.now() - meter.seconds_used()
     meter.deadline_at = _deadline(ledger, project, started, begins)
     session = Session(

@@ -159,7 +159,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", place], check=True)
 
 
-def test_a_full_disk_is_told_and_the_run_goes_on_once_there_is_room(line, small_disk):
+def test_a_full_disk_is_told(line, small_disk):
     state = line.folder / ".thriftune"
     state.symlink_to(small_disk, target_is_directory=True)
     ended = line.do("run")

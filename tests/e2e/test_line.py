@@ -141,14 +141,16 @@ def test_another_decoder_and_other_column_names_need_no_change_to_the_code(tmp_p
     folder.mkdir()
     llama_folder(folder / "gemma", vocabulary_size=BIG_VOCABULARY)
     assert "chat_template" not in (folder / "gemma" / "tokenizer_config.json").read_text()
-    asked = [f"how do i mend the {thing} number {i}, which is broken?" for i in range(30) for thing in ("lamp", "door")]
-    rows = [f'"{text}","turn it off, wait, and turn it on: {i}"' for i, text in enumerate(asked)]
+    asked = [f"how do i mend {thing} {i}?" for i in range(30) for thing in ("lamp", "door")]
+    rows = [f'"{text}","turn it off {i}"' for i, text in enumerate(asked)]
     (folder / "tickets.csv").write_text("\n".join(["enquiry,advice", *rows]) + "\n")
     line = Line(folder, home)
     columns = ("--text", "enquiry", "--label", "advice")
     ended = line.do("init", "tickets.csv", *columns, "--model", "./gemma", "--budget", "1.00", "--deadline", "20m")
     assert ended.returncode == 0, ended.stderr
     assert "a chat task" in ended.stdout
+    with (folder / "thriftune.yaml").open("a") as file:
+        file.write("\ntrain: {epochs: 2, batch_rows: 4, learning_rate: 0.01}\n")
     ended = line.do("run")
     assert ended.returncode == 0, ended.stderr
     told = line.json("report")

@@ -190,3 +190,14 @@ def test_a_second_run_watches_the_one_at_work_and_ends_as_it_does(tmp_path, mode
     assert "verdict" in second.stdout
     assert len(line.events("attempt.started")) == 1
     assert line.rows("SELECT count(*) FROM attempts") == [(1,)]
+
+
+def test_two_runs_that_start_at_once_make_one_attempt(tmp_path, model, home):
+    line = classifier(tmp_path / "films", model, home)
+    both = [line.start("run"), line.start("run")]
+    line.wait_for("stage.finished", 2)
+    for process in both:
+        process.kill()
+    ended = [process.communicate() for process in both]
+    assert len(line.events("attempt.started")) == 1, ended
+    assert line.rows("SELECT count(*) FROM attempts") == [(1,)]

@@ -70,7 +70,7 @@ def _watched(project: Project, as_json: bool) -> bool:
         owner = None if store is None else owner_of(store, project.file.name)
         if store is None or owner is None or not is_alive(owner, time.time()):
             return False
-        print(f"process {owner.pid} is at work on this project; showing its progress", file=sys.stderr)
+        print(f"process {owner.owner_pid} is at work on this project; showing its progress", file=sys.stderr)
         attach(store, project, as_json)
         ended = latest_attempt(store, project.file.name)
         if ended is not None and ended.outcome is None:

@@ -17,13 +17,10 @@ class PlanOptions(Options):
         description="The probe of real steps takes at most this share of the limit that binds first",
     )
     probe_seconds: Seconds = Field(
-        default=30.0,
+        default=5.0,
         gt=0,
         le=3600,
-        description="… or this long, where that is more: shorter probes do not tell the speed",
-    )
-    safety_quantile: float = Field(
-        default=0.95, ge=0.5, lt=1, description="The minimum that works is this quantile of what the least work takes"
+        description="… and at most this long: a few steps tell the speed, the loop measures on",
     )
     dead_band: float = Field(
         default=0.05,

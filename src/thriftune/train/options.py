@@ -62,7 +62,7 @@ class TrainOptions(Options):
         default=None, ge=1, le=65_536, description="Rows an update: 32 for a classifier, 8 conversations for chat"
     )
     micro_batch_tokens: AutoInt = Field(
-        default=None, ge=16, le=16_777_216, description="Padded tokens a forward pass, probed; an update keeps its rows"
+        default=None, ge=16, le=16_777_216, description="Padded tokens a forward pass: all of an update's rows at once"
     )
     learning_rate: AutoFloat = Field(
         default=None,
@@ -95,7 +95,7 @@ class TrainOptions(Options):
         default=3, ge=1, le=1000, description="Validations without gain before a short decay ends training"
     )
     min_gain: float = Field(default=0.0, ge=0, le=1, description="Any gain counts; patience evens out the noise")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+    precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="Probed: bf16 is 7 times faster on some processors and 200 times slower on others"
     )
     threads: AutoInt = Field(default=None, ge=1, le=4096, description="Probed: as many as make a step fastest")

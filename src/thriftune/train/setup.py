@@ -17,6 +17,7 @@ from thriftune.train.options import TrainOptions
 from thriftune.train.train import Work, recipe_of
 
 KIND = {"classify": "encoder", "chat": "decoder"}
+METHODS = {"classify": ("full", "head"), "chat": ("lora", "full")}
 LONGEST = {"classify": 512, "chat": 1024}  # tokens a row where the model would read more: memory grows with them
 ANSWER_QUANTILE = 0.98  # of the training answers' tokens: how long a generated answer may be
 MOST_NEW_TOKENS = 256
@@ -57,6 +58,15 @@ def work_of(
             found=f"{model.architecture}, {'an' if model.kind == 'encoder' else 'a'} {model.kind}",
             expected=f"{'an' if task_name == 'classify' else 'a'} {KIND[task_name]}",
             way_out="name another model, or change objective.task",
+        )
+    method = options.method_for(task_name)
+    if method not in METHODS[task_name]:
+        raise BadInput(
+            f"this method is not there for task {task_name} yet",
+            where="train.method",
+            found=method,
+            expected=" or ".join(METHODS[task_name]),
+            way_out="name one of these, or leave it out",
         )
     make = _classify if task_name == "classify" else _chat
     task, encoded = make(model, options, seed, train)

@@ -144,6 +144,7 @@ def governor_of(
     options: TrainOptions,
     remaining: Callable[[], float],
     tail_seconds: float,
+    dead_band: float,
 ) -> Governor:
     """The governor of this work.
 
@@ -151,6 +152,7 @@ def governor_of(
         every: steps between validations; None for what `validate_every` would choose now.
         remaining: seconds left of the limit that binds first.
         tail_seconds: upper bound of what must still happen after training.
+        dead_band: a plan stands while it is off by less than this share of the steps to go.
     """
     every = validate_every(work, costs)[0] if every is None else every
     return Governor(
@@ -158,6 +160,7 @@ def governor_of(
         tail_seconds=tail_seconds + costs.validation_upper,
         full_steps=work.full_steps,
         overheads=overheads(work, costs, every, options),
+        dead_band=dead_band,
     )
 
 
@@ -172,6 +175,7 @@ def run(
     options: TrainOptions,
     context: Context,
     interrupted: Callable[[], bool],
+    dead_band: float,
     about: dict[str, Any],
 ) -> TunedModel:
     """Train, under the governor, or take the tuned model that this recipe has made before.
@@ -185,13 +189,14 @@ def run(
         decisions: the attempt's journal.
         reached: the last step an earlier process of this attempt recorded.
         interrupted: asked after every block of steps.
+        dead_band: of the governor.
         about: what else belongs to the model, such as the preparation steps that a server must run; JSON values.
     """
     checkpoints = context.root / "checkpoints" / f"{context.attempt}-{work.key[:16]}"
 
     def write(folder: Path) -> None:
         every = decisions.take("validate_every", lambda: validate_every(work, costs))
-        governor = governor_of(work, costs, every, options, context.meter.remaining_seconds, tail_seconds)
+        governor = governor_of(work, costs, every, options, context.meter.remaining_seconds, tail_seconds, dead_band)
         step_seconds = costs.seconds_per_token * work.mean_step_tokens
         decisions.take("planned_steps", lambda: _first_plan(governor, step_seconds))
         loop = Loop(
