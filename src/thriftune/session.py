@@ -124,6 +124,7 @@ class Session:
         seconds = time.monotonic() - began
         self.outlook.done(what)
         self.record.add(record or what, seconds, amount)
+        self.record.save()  # at once: a run that is killed has measured something too
         self.context.events.emit("stage.finished", stage=what, key="", seconds=seconds, reused=False)
 
     def expect(self, what: str, phase: str, record: str = "", amount: float = 1.0, prior: float = 1.0) -> None:
