@@ -99,9 +99,9 @@ def test_cut_anyhow_the_charges_sum_to_the_whole_stretch(
     b = Bench(shared_store, price=price, total="1000000", at=0.0)
     for stretch in stretches:
         with b.meter.unit("training", "steps", 0.0):
-            b.clock.advance(stretch / 2**10)  # such that the clock's float is exact
+            b.clock.advance(stretch / 2**9)  # exact in the clock's float and in whole nanoseconds
     b.meter.close("training")
-    exact = price * sum(stretches) / 2**10 / 3600
+    exact = price * sum(stretches) / 2**9 / 3600
     assert 0 <= exact - b.ledger.balance().spent < Decimal("0.000000001")
 
 
