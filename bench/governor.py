@@ -27,9 +27,9 @@ from training import packaged_rows
 SEED = 20
 PRICE_PER_SECOND = 0.01
 ROWS = 1500
-SHORTEST, LONGEST = 5.0, 90.0  # seconds that the binding limit is drawn from, log-uniformly
+SHORTEST, LONGEST = 6.0, 60.0  # seconds that the binding limit is drawn from, log-uniformly
 AMPLE_SECONDS, AMPLE_MONEY = 900.0, 100.0
-BISECTIONS = 4
+BISECTIONS = 3
 REFUSALS_EXAMINED = 2
 COMMAND = [str(BENCH.parent / ".venv" / "bin" / "thriftune")]
 STATE = BENCH / "state"  # the record of durations on this machine, shared by the cells as a user's runs share it
