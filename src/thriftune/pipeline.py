@@ -150,7 +150,7 @@ def _begin(session: Session) -> None:
                 "train", "training", session.record.forecast(f"least/{reference}", 1, PRIOR_TRAINING)
             )
             session.expect("save", "training", f"save/{reference}", prior=1.0)
-            session.expect("open", "evaluation", f"load/{reference}", prior=PRIOR_LOAD)
+            session.expect("open", "evaluation", f"open/{reference}", prior=PRIOR_LOAD)
         session.expect(who, "evaluation", f"answer/{reference}", asked, PRIOR_ANSWER_ROW[task])
     session.expect("verdict", "evaluation", f"verdict/{task}", prior=PRIOR_VERDICT)
     session.expect("report", "evaluation", prior=PRIOR_REPORT)
@@ -466,7 +466,7 @@ def _evaluate(session: Session, splits: Splits, task: Task, baselines: list[Scor
 
     file, context = session.project.file, session.context
     reference = file.model_references[0]
-    with session.part("open", f"load/{reference}"):
+    with session.part("open", f"open/{reference}"):
         predictor = task.predictor(task.load(tuned.folder), "tuned")
     upper = session.upper("tuned")
     with session.part("tuned", f"tuned/{reference}", _asked(session, splits), metered=False):

@@ -42,6 +42,7 @@ from thriftune.train.optimizer import adamw
 from thriftune.train.schedule import Pace, rate_factor
 
 BLOCK_SECONDS = 0.5  # steps are reserved and metered in blocks of about this long
+PROBE_WEIGHT = 8  # how many of the loop's own steps the probe counts for: one odd step is not a new speed
 UPPER_FACTOR = 1.5  # a block's upper bound over the slowest recent step
 UPPER_FLOOR = 0.25  # seconds that a block may take beyond it on an idle machine
 
@@ -164,8 +165,11 @@ class Loop:
         self.optimizer = adamw(self.model, recipe.rate, recipe.weight_decay)
         self.epoch_updates = updates_per_epoch(len(train), recipe.rows_per_update)
         self.full_steps = recipe.epochs * self.epoch_updates
+        first = plan_epoch(train.lengths, recipe.rows_per_update, recipe.seed, 0)
+        self.step_tokens = padded_tokens(train.lengths, first) / len(first)  # padded tokens of an average update
 
         self.step = 0
+        self.checkpoint_upper = math.inf  # seconds to reserve for one: the probe's, then the slowest so far
         self.validated = -1  # the step of the latest validation
         self.pace = Pace(planned=self.full_steps)
         self.best = _Best()
@@ -184,14 +188,15 @@ class Loop:
             costs: the probe's figures; the loop's own take over as it goes.
         """
         torch.set_num_threads(self.machine.threads)
-        self.recent.append(costs.seconds_per_token)
+        self.recent.extend([costs.seconds_per_token] * PROBE_WEIGHT)
+        self.checkpoint_upper = costs.checkpoint_upper
         self._resume()
         while self._review() and self.step < self.pace.planned:
             try:
                 self._block(validate_every)
                 if self.step % validate_every == 0 and self.step < self.pace.planned and not self._ended_here():
                     self._validate(costs.validation_upper)
-                self._checkpoint_when_due(costs.checkpoint_upper)
+                self._checkpoint_when_due()
             except OutOfBudget as refusal:
                 self._stop("budget", refusal.what)
                 break
@@ -294,15 +299,11 @@ class Loop:
 
     def step_seconds(self) -> float:
         """A step's expected seconds: the median of the latest rates times the mean padded tokens of a step."""
-        mean_tokens = self.padded / self.step if self.step else self._expected_tokens()
-        return median(self.recent) * mean_tokens
+        return median(self.recent) * self.step_tokens
 
     def _upper(self, step: int) -> float:
         rows = self.rows_of(step)
         return UPPER_FACTOR * max(self.recent) * len(rows) * int(self.train.lengths[rows].max())
-
-    def _expected_tokens(self) -> float:
-        return float(self.train.lengths.mean()) * self.recipe.rows_per_update
 
     def _finite(self, step: int, loss: torch.Tensor) -> float:
         self.loss = loss.item()
@@ -372,10 +373,10 @@ class Loop:
         self.pace = self.pace.refitted(self.step, end)
         self.full_steps = end
 
-    def _checkpoint_when_due(self, upper_seconds: float) -> None:
+    def _checkpoint_when_due(self) -> None:
         interrupted = self.watch.interrupted()
         if interrupted or time.monotonic() - self._saved_at >= self.watch.checkpoint_seconds:
-            with self.watch.unit("checkpoint", upper_seconds):
+            with self.watch.unit("checkpoint", self.checkpoint_upper):
                 self.save()
         if interrupted:
             raise Interrupted("interrupted", way_out="the same command goes on from here")
@@ -404,7 +405,9 @@ class Loop:
             ),
         )
         self._saved_at = time.monotonic()
-        self.watch.events.emit("training.checkpoint", step=self.step, seconds=self._saved_at - began)
+        seconds = self._saved_at - began
+        self.checkpoint_upper = max(self.checkpoint_upper, UPPER_FACTOR * seconds + UPPER_FLOOR)
+        self.watch.events.emit("training.checkpoint", step=self.step, seconds=seconds)
 
     def _resume(self) -> None:
         found = load_latest(self.watch.checkpoints)
