@@ -329,7 +329,9 @@ def _expect_measured(session: Session, splits: Splits, bench: Bench, row_seconds
     work, costs = bench.work, bench.costs
     every, _ = train.validate_every(work, costs)
     full = train.estimate(work, costs, every, work.full_steps, file.train)
-    session.outlook.expect("train", "training", full, train.minimum(work, costs))
+    least = train.minimum(work, costs)
+    session.record.add(f"least/{file.model_references[0]}", least.p50)  # for the refusal that comes before a probe
+    session.outlook.expect("train", "training", full, least)
     session.outlook.expect("save", "training", Forecast.lognormal(costs.checkpoint / 2, 1.0, "probe"))
     answers = Forecast.lognormal(row_seconds * _asked(session, splits), ANSWER_SPREAD, "probe")
     for who in ("untuned", "tuned"):
