@@ -27,7 +27,7 @@ from thriftune.events import EventLog
 from thriftune.faults import crash_point
 from thriftune.tasks.base import Encoded, Task
 from thriftune.tasks.batches import micro_batches, padded_tokens
-from thriftune.train.batches import plan_epoch, updates_per_epoch
+from thriftune.train.batches import mean_update_tokens, plan_epoch, updates_per_epoch
 from thriftune.train.checkpoint import (
     Checkpoint,
     load_latest,
@@ -165,8 +165,7 @@ class Loop:
         self.optimizer = adamw(self.model, recipe.rate, recipe.weight_decay)
         self.epoch_updates = updates_per_epoch(len(train), recipe.rows_per_update)
         self.full_steps = recipe.epochs * self.epoch_updates
-        first = plan_epoch(train.lengths, recipe.rows_per_update, recipe.seed, 0)
-        self.step_tokens = padded_tokens(train.lengths, first) / len(first)  # padded tokens of an average update
+        self.step_tokens = mean_update_tokens(train.lengths, recipe.rows_per_update, recipe.seed)
 
         self.step = 0
         self.checkpoint_upper = math.inf  # seconds to reserve for one: the probe's, then the slowest so far

@@ -7,10 +7,10 @@ import math
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 
@@ -20,7 +20,7 @@ from thriftune.budget.forecast import Forecast, total
 from thriftune.budget.governor import Governor, Overheads
 from thriftune.context import Context
 from thriftune.tasks.base import Encoded, Task
-from thriftune.train.batches import plan_epoch
+from thriftune.train.batches import mean_update_tokens, updates_per_epoch
 from thriftune.train.loop import Costs, Loop, Outcome, Recipe, Supervision
 from thriftune.train.machine import Machine
 from thriftune.train.options import TrainOptions
@@ -68,16 +68,15 @@ class Work:
             {"torch": torch.__version__, "transformers": transformers.__version__},
         )
 
-    @property
+    @cached_property
     def mean_step_tokens(self) -> float:
         """Padded tokens of an average update of the first epoch."""
-        updates = plan_epoch(self.train.lengths, self.recipe.rows_per_update, self.recipe.seed, 0)
-        return float(np.mean([len(rows) * self.train.lengths[rows].max() for rows in updates]))
+        return mean_update_tokens(self.train.lengths, self.recipe.rows_per_update, self.recipe.seed)
 
     @property
     def full_steps(self) -> int:
         """The updates of all epochs."""
-        return self.recipe.epochs * math.ceil(len(self.train) / self.recipe.rows_per_update)
+        return self.recipe.epochs * updates_per_epoch(len(self.train), self.recipe.rows_per_update)
 
 
 def recipe_of(
@@ -109,7 +108,7 @@ def recipe_of(
 
 def validate_every(work: Work, costs: Costs) -> tuple[int, str]:
     """Steps between validations: as stated, or so that they cost at most `VALIDATION_SHARE` of the time; and why."""
-    epoch = math.ceil(len(work.train) / work.recipe.rows_per_update)
+    epoch = updates_per_epoch(len(work.train), work.recipe.rows_per_update)
     if work.recipe.validations_per_epoch is not None:
         return math.ceil(epoch / work.recipe.validations_per_epoch), "stated in the project file"
     step = costs.seconds_per_token * work.mean_step_tokens
