@@ -14,8 +14,9 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
+
+from thriftune.memory import peak_bytes, restart_peak
 
 Side = Callable[["Baton", dict[str, Any]], dict[str, Any]]
 """A system: loads, then `begin`, `updates` again and again, `end`; then it evaluates and returns its figures."""
@@ -60,7 +61,7 @@ class Baton:
 
     def begin(self) -> None:
         """Everything is loaded: wait for the first turn. The clock starts."""
-        _reset_peak()
+        restart_peak()
         self._connection.send(("ready", None))
         self._wait()
 
@@ -75,7 +76,7 @@ class Baton:
 
     def end(self) -> None:
         """All updates are done. The clock stops; waits for the turn to evaluate."""
-        self._done.peak_bytes = _peak()
+        self._done.peak_bytes = peak_bytes()
         self._hand_over("end")
         self._connection.recv()
 
@@ -202,17 +203,3 @@ def _synchronise() -> None:
 
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-
-
-def _reset_peak() -> None:
-    """Let the kernel's high-water mark of resident memory begin anew (Linux, proc(5), clear_refs)."""
-    path = Path("/proc/self/clear_refs")
-    if path.exists():
-        path.write_text("5")
-
-
-def _peak() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("the kernel keeps no high-water mark of resident memory")

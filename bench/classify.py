@@ -157,15 +157,19 @@ def held_out_figures(model: Any, tokenizer: Any, rows: list[dict[str, Any]]) -> 
 
 
 def shape_of(model: Any) -> dict[str, int]:
-    """The model's multiplying weights, for the roofline."""
-    config = model.config
-    encoder = sum(p.numel() for p in model.base_model.encoder.parameters() if p.dim() == 2)
-    pooled = sum(p.numel() for m in (model.base_model.pooler, model.classifier) for p in m.parameters() if p.dim() == 2)
+    """The model's multiplying weights, for the roofline: what the head reads is all that the last layer must make."""
+    config, base = model.config, model.base_model
+
+    def weights(*modules: Any) -> int:
+        return sum(p.numel() for module in modules for p in module.parameters() if p.dim() == 2)
+
+    last = base.encoder.layer[-1]
+    for_the_head = weights(last) - weights(last.attention.self.key, last.attention.self.value)
     return {
-        "layers": config.num_hidden_layers,
+        "layers": config.num_hidden_layers - 1,
         "attention_width": config.hidden_size,
-        "trained": encoder,
-        "pooled": pooled,
+        "trained": weights(base.encoder) - for_the_head,
+        "pooled": for_the_head + weights(base.pooler, model.classifier),
         "parameters": sum(p.numel() for p in model.parameters()),
     }
 

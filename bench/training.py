@@ -232,7 +232,7 @@ def train_ours(baton: Baton, task: Any, train: Any, recipe: Any, precision: str)
         how = Machine(device=device, precision=precision, threads=torch.get_num_threads())
         loop = Loop(task, task.build(), train, one_row, recipe, how, watch)
         baton.begin()
-        loop.run(loop.full_steps + 1, Costs(SLOW, 0.0, 0.0))
+        loop.run(loop.full_steps + 1, Costs(SLOW, 0.0, 0.0, 0.0))
         events.close()
         store.close()
     return loop.model

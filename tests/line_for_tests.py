@@ -15,6 +15,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 GOOD, BAD = ["good", "great", "fine"], ["bad", "awful", "dull", "slow"]
 FILLING = ["the", "a", "film", "was", "is", "not", "very", "what", "how", "why", "do", "you", "i", "it"]
 PATIENT_SECONDS = 120  # no run on these models takes that long, on a busy machine either
@@ -30,6 +32,20 @@ models: ./model
 plan: {{probe_seconds: 0.2}}
 train: {{epochs: {epochs}, batch_rows: 32, learning_rate: 0.003, patience: 1000, precision: fp32, threads: 1,
   validations_per_epoch: 2, checkpoint_seconds: 1}}
+"""
+
+CHAT = """name: tickets
+objective: {task: chat}
+data:
+  - {file: tickets.jsonl, prompt: prompt, completion: completion}
+budget: {total: 5.00}
+deadline: 20m
+compute: {price_per_hour: 3.6}
+models: ./model
+plan: {probe_seconds: 0.2}
+evaluate: {generate_rows: 10}
+train: {epochs: 20, batch_rows: 4, learning_rate: 0.01, patience: 1000, precision: fp32, threads: 1,
+  validations_per_epoch: 1, checkpoint_seconds: 1}
 """
 
 
@@ -52,14 +68,17 @@ class Line:
     Args:
         folder: holds the project file, the data and the model.
         home: THRIFTUNE_HOME, where durations are remembered.
+        database: the URL of a database server; the project's own SQLite file by default.
     """
 
     folder: Path
     home: Path
+    database: str = ""
 
     def environment(self, **more: str) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("THRIFTUNE_")}
-        return kept | {"THRIFTUNE_HOME": str(self.home), "OMP_NUM_THREADS": "1", "COLUMNS": "200"} | more
+        server = {"THRIFTUNE_DATABASE_URL": self.database} if self.database else {}
+        return kept | {"THRIFTUNE_HOME": str(self.home), "OMP_NUM_THREADS": "1", "COLUMNS": "200"} | server | more
 
     def start(self, *arguments: str | Path, **more: str) -> subprocess.Popen[str]:
         """Begin a command; `more` are environment variables."""
@@ -107,14 +126,16 @@ class Line:
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """Rows of the project's database."""
+        if self.database:
+            with psycopg.connect(self.database.replace("+psycopg", "")) as server:
+                return server.execute(query.encode()).fetchall()
         with sqlite3.connect(self.folder / ".thriftune" / "thriftune.db") as connection:
             return connection.execute(query).fetchall()
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         """The data of the events of a kind, in their order."""
-        return [
-            json.loads(data) for (data,) in self.rows(f"SELECT data FROM events WHERE kind = '{kind}' ORDER BY seq")
-        ]
+        found = self.rows(f"SELECT data FROM events WHERE kind = '{kind}' ORDER BY seq")
+        return [json.loads(data) if isinstance(data, str) else data for (data,) in found]
 
     def wait_for(self, kind: str, count: int = 1) -> None:
         """Wait until the run at work has recorded so many events of a kind."""
@@ -123,14 +144,14 @@ class Line:
             try:
                 if len(self.events(kind)) >= count:
                     return
-            except sqlite3.OperationalError:  # its database is only being made
+            except (sqlite3.OperationalError, psycopg.errors.UndefinedTable):  # its database is only being made
                 pass
             time.sleep(0.05)
         raise AssertionError(f"{kind} did not come")
 
     def weights(self) -> str:
         """The hash of the one tuned model's weights."""
-        (file,) = (self.folder / ".thriftune" / "artifacts" / "train").glob("*/*.safetensors")
+        (file,) = (self.folder / ".thriftune" / "artifacts" / "train").glob("**/*.safetensors")
         return hash_of(file)
 
     def leftovers(self) -> list[str]:
@@ -148,11 +169,22 @@ def charged(line: Line) -> Decimal:
     return sum((Decimal(event["amount"]) for event in line.events("charge")), Decimal(0))
 
 
-def classifier(folder: Path, model: Path, home: Path, text: str = CLASSIFY, **values: Any) -> Line:
+def classifier(folder: Path, model: Path, home: Path, text: str = CLASSIFY, database: str = "", **values: Any) -> Line:
     """A project on films, ready to run."""
     folder.mkdir(parents=True)
     shutil.copytree(model, folder / "model")
     write_films(folder / "films.csv")
     stated = {"name": "films", "budget": "5.00", "deadline": "20m", "epochs": 40} | values
     (folder / "thriftune.yaml").write_text(text.format(**stated))
+    return Line(folder, home, database)
+
+
+def chat(folder: Path, model: Path, home: Path) -> Line:
+    """A project on questions and answers, ready to run."""
+    folder.mkdir(parents=True)
+    shutil.copytree(model, folder / "model")
+    pairs = [(f"how do i mend {thing} {i}?", f"turn it off {i}") for i in range(40) for thing in ("lamp", "door")]
+    lines = [json.dumps({"prompt": prompt, "completion": completion}) for prompt, completion in pairs]
+    (folder / "tickets.jsonl").write_text("\n".join(lines) + "\n")
+    (folder / "thriftune.yaml").write_text(CHAT)
     return Line(folder, home)

@@ -9,7 +9,7 @@ from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, P
 WORDS = "the a good bad film was is not very great awful dull fine slow what how why do you i it".split()  # noqa: SIM905
 
 
-def bert_folder(folder: Path, layers: int = 2) -> Path:
+def bert_folder(folder: Path, layers: int = 2, positions: int = 64) -> Path:
     """A BERT of two narrow layers with a word-level tokenizer."""
     torch.manual_seed(0)
     vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS])}
@@ -32,7 +32,7 @@ def bert_folder(folder: Path, layers: int = 2) -> Path:
         num_hidden_layers=layers,
         num_attention_heads=2,
         intermediate_size=64,
-        max_position_embeddings=64,
+        max_position_embeddings=positions,
     )
     BertModel(config).save_pretrained(folder)
     return folder

@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "thriftune"
 # What stands further up may be imported by what stands further down, never the other way round. The names of
 # `search` and `monitor` are held for packages to come.
 LAYERS = (
-    "errors clock options processes faults",
+    "errors clock options processes memory faults",
     "store artifacts events",
     "money",
     "budget",
@@ -25,6 +25,7 @@ LAYERS = (
     "report",
     "project",
     "session",
+    "forecasting",
     "pipeline",
     "cli",
 )

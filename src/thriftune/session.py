@@ -8,13 +8,14 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 from filelock import FileLock
 
+from thriftune import memory
 from thriftune.artifacts import ArtifactStore, explained
 from thriftune.budget.decisions import Decisions
 from thriftune.budget.record import Record
@@ -22,6 +23,7 @@ from thriftune.clock import Clock, SystemClock
 from thriftune.context import Context
 from thriftune.errors import EXIT_INTERRUPTED, CannotLand, Interrupted, OutOfBudget, ThriftuneError
 from thriftune.events import Event, EventLog, finish_attempt, latest_attempt, open_attempt, resume_attempt
+from thriftune.money.leases import machine_taken
 from thriftune.money.ledger import Ledger
 from thriftune.money.meter import Meter
 from thriftune.plan.outlook import Outlook
@@ -45,6 +47,19 @@ Listener = Callable[[Event], None]
 
 
 @dataclass
+class Span:
+    """What became of a part.
+
+    Args:
+        reused: whether it was there already, so that its seconds say nothing of the work.
+        seconds: how long it took; known once it has ended.
+    """
+
+    reused: bool = False
+    seconds: float = 0.0
+
+
+@dataclass
 class Session:
     """What a run carries besides its data.
 
@@ -58,6 +73,7 @@ class Session:
         spent_before: money spent before this process.
         interrupted: whether the user has asked to stop.
         first_run_at: when the attempt's first process started, seconds since the epoch.
+        peaks: the most bytes in memory in each phase, in this process.
     """
 
     project: Project
@@ -69,6 +85,7 @@ class Session:
     spent_before: Decimal
     interrupted: Callable[[], bool]
     first_run_at: float
+    peaks: dict[str, int] = field(default_factory=dict)
 
     def limits(self) -> Limits:
         """What may still be used, as of now."""
@@ -99,8 +116,11 @@ class Session:
         return self.outlook.plan(self.limits(), **facts)
 
     @contextmanager
-    def part(self, what: str, record: str = "", amount: float = 1.0, metered: bool = True) -> Iterator[None]:
+    def part(self, what: str, record: str = "", amount: float = 1.0, metered: bool = True) -> Iterator[Span]:
         """Do one part of the outlook: refused if the rest does not fit, metered, and noted in the record.
+
+        Yields:
+            what becomes of it.
 
         Args:
             what: the part's name in the outlook.
@@ -111,25 +131,39 @@ class Session:
         if self.interrupted():
             raise Interrupted("interrupted", way_out="the same command goes on from here")
         phase = self.outlook.parts[what].phase
+        span = Span()
         began = time.monotonic()
         self.context.events.emit("stage.started", stage=what, key="")
         try:
-            if metered:
-                with self.context.meter.unit(phase, what, self.upper(what)):
-                    yield
-            else:
-                yield
+            with self.watching(phase):
+                if metered:
+                    with self.context.meter.unit(phase, what, self.upper(what)):
+                        yield span
+                else:
+                    yield span
         except OutOfBudget as refusal:
             raise cannot_land(self.plan(), refusal.what) from refusal
-        seconds = time.monotonic() - began
+        span.seconds = time.monotonic() - began
         self.outlook.done(what)
-        self.record.add(record or what, seconds, amount)
-        self.record.save()  # at once: a run that is killed has measured something too
-        self.context.events.emit("stage.finished", stage=what, key="", seconds=seconds, reused=False)
+        if not span.reused:
+            self.record.add(record or what, span.seconds, amount)
+            self.record.save()  # at once: a run that is killed has measured something too
+        self.context.events.emit("stage.finished", stage=what, key="", seconds=span.seconds, reused=span.reused)
+
+    @contextmanager
+    def watching(self, phase: str) -> Iterator[None]:
+        """Note the most memory that a phase holds."""
+        with memory.peak() as seen:
+            yield
+        self.peaks[phase] = max(self.peaks.get(phase, 0), seen.bytes)
 
     def expect(self, what: str, phase: str, record: str = "", amount: float = 1.0, prior: float = 1.0) -> None:
         """Put a part into the outlook, from the record or, failing that, a prior of `prior` seconds a unit."""
         self.outlook.expect(what, phase, self.record.forecast(record or what, amount, prior))
+
+    def sharpen(self, what: str, record: str, amount: float, prior: float = 1.0) -> None:
+        """Know better how much of a part there is to do."""
+        self.outlook.sharpen(what, self.record.forecast(record, amount, prior))
 
 
 @contextmanager
@@ -150,25 +184,57 @@ def open_session(
         begins: whether this fixes the deadline and numbers a first run; a plan does not.
 
     Raises:
-        LeaseHeld: another process is at work on this machine.
+        LeaseHeld: another process is at work on this machine, on this project or another.
     """
-    clock = clock or SystemClock()
+    root = project.root.absolute()
+    with explained(root):
+        root.mkdir(parents=True, exist_ok=True)
+    with machine_taken(project.file.name):
+        session = _start(project, listeners, interrupted, clock or SystemClock(), begins)
+        try:
+            yield session
+            _finish(session, "done" if begins else "planned", 0, "")
+        except ThriftuneError as error:
+            outcome = (
+                "refused"
+                if isinstance(error, CannotLand)
+                else "interrupted"
+                if isinstance(error, Interrupted)
+                else "failed"
+            )
+            _finish(session, outcome, error.exit_code, error.what)
+            raise
+        except KeyboardInterrupt:  # Ctrl-C a second time, anywhere
+            _finish(session, "interrupted", EXIT_INTERRUPTED, "interrupted at once")
+            raise
+        except BaseException as error:
+            _finish(session, "failed", 1, repr(error))
+            raise
+
+
+def _start(
+    project: Project,
+    listeners: Sequence[Listener],
+    interrupted: Callable[[], bool],
+    clock: Clock,
+    begins: bool,
+) -> Session:
+    """Go on with the project's attempt, or begin one, with the machine's lease in hand."""
     store = open_store(database_url(project))
     starting = project.root / STARTING_LOCK
-    with explained(starting):
-        project.root.mkdir(parents=True, exist_ok=True)
-        with FileLock(starting):  # of two that start at once, one goes on with the attempt and the other is refused
-            attempt, earlier = _take_up(store, clock, project)
-            events = EventLog(store, clock, project.file.name, attempt)
-            for listener in listeners:
-                events.subscribe(listener)
-            ledger = Ledger(store, clock, project.file.name, events)
-            budget = project.file.budget
-            balance = ledger.open_budget(budget.total, budget.currency, budget.allowances())
-            meter = Meter.start(store, clock, ledger, project.price_per_hour, None)
+    # Of two that start at once, one goes on with the attempt and the other is refused.
+    with explained(starting), FileLock(starting):
+        attempt, earlier = _take_up(store, clock, project)
+        events = EventLog(store, clock, project.file.name, attempt)
+        for listener in listeners:
+            events.subscribe(listener)
+        ledger = Ledger(store, clock, project.file.name, events)
+        budget = project.file.budget
+        balance = ledger.open_budget(budget.total, budget.currency, budget.allowances())
+        meter = Meter.start(store, clock, ledger, project.price_per_hour, None)
     started = clock.now() - meter.seconds_used()
     meter.deadline_at = _deadline(ledger, project, started, begins)
-    session = Session(
+    return Session(
         project=project,
         context=Context(
             root=project.root,
@@ -190,25 +256,6 @@ def open_session(
         interrupted=interrupted,
         first_run_at=min([started, *(e.at for e in earlier if e.kind == "attempt.started")]),
     )
-    try:
-        yield session
-        _finish(session, "done" if begins else "planned", 0, "")
-    except ThriftuneError as error:
-        outcome = (
-            "refused"
-            if isinstance(error, CannotLand)
-            else "interrupted"
-            if isinstance(error, Interrupted)
-            else "failed"
-        )
-        _finish(session, outcome, error.exit_code, error.what)
-        raise
-    except KeyboardInterrupt:  # Ctrl-C a second time, anywhere
-        _finish(session, "interrupted", EXIT_INTERRUPTED, "interrupted at once")
-        raise
-    except BaseException as error:
-        _finish(session, "failed", 1, repr(error))
-        raise
 
 
 def database_url(project: Project) -> str:

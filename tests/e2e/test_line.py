@@ -77,7 +77,7 @@ def assert_the_report_is_whole(line: Line, metric: str, baselines: set[str]) -> 
     assert told["cost"]["spent"] == str(charged(line)) or float(told["cost"]["spent"]) == float(charged(line))
     assert set(told["cost"]["by_phase"]) == {"collection", "training", "evaluation", "deployment"}
     assert 0 < told["time"]["used_s"] <= told["time"]["deadline_s"]
-    for quantity in ("time_s", "cost"):
+    for quantity in ("time_s", "cost", "memory_bytes"):
         forecast = told["forecast"]["training"][quantity]
         assert forecast["p5"] <= forecast["p50"] <= forecast["p95"]
         assert forecast["actual"] > 0
@@ -102,6 +102,7 @@ def test_a_classifier_from_a_file_to_served_answers(tmp_path, model, home):
     plan = line.json("plan")
     assert plan["fits_whole"]
     assert plan["total"]["time_s"]["p5"] <= plan["total"]["time_s"]["p95"]
+    assert plan["phases"]["training"]["memory_bytes"]["p50"] <= plan["memory_bytes"]["p50"]
     assert line.json("status")["state"] == "planned"
 
     ended = line.do("run")

@@ -12,10 +12,10 @@ import pytest
 from numpy.typing import NDArray
 
 from real_context import open_context
-from thriftune.budget.forecast import Forecast
 from thriftune.context import Context
 from thriftune.errors import BadInput, OutOfBudget
-from thriftune.evaluate.evaluate import compare, conclude, estimate, run, score
+from thriftune.evaluate.evaluate import compare, conclude, score
+from thriftune.evaluate.latency import measure_latency
 from thriftune.evaluate.options import EvaluateOptions, Target
 from thriftune.evaluate.suites import SUITES, primary_metric
 from thriftune.evaluate.types import Evaluation, Scores
@@ -230,16 +230,12 @@ def test_the_stage_ends_with_a_verdict_that_is_kept(context: Context, tmp_path: 
         score(Keyword(words, name), frame, "test", "classify", OPTIONS, context)
         for name, words in (("majority", ()), ("tfidf", ("good",)))
     ]
-    evaluation = run(
-        Keyword(("good", "great"), "tuned"),
-        "model a",
-        baselines,
-        frame,
-        "classify",
-        OPTIONS.model_copy(update={"latency_rows": 80}),
-        context,
-        target=Target(at_least=0.9, latency_p95_ms=1000),
-    )
+    options = OPTIONS.model_copy(update={"latency_rows": 80})
+    predictor = Keyword(("good", "great"), "tuned")
+    tuned = score(predictor, frame, "test", "classify", options, context, candidate="model a")
+    latency = measure_latency(predictor, frame, options, context)
+    target = Target(at_least=0.9, latency_p95_ms=1000)
+    evaluation = conclude(tuned, baselines, options, context, target=target, latency=latency)
     assert evaluation.verdict.decision == "ship", evaluation.verdict.reasons
     assert [(c.baseline, c.metric) for c in evaluation.comparisons] == [
         ("majority", "f1_macro"),
@@ -299,12 +295,6 @@ def _answers(frame: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
 
 def _scores(name: str, predictions: pl.DataFrame, look: int) -> Scores:
     return Scores(name, "classify", "test", len(predictions), {}, {}, 0.0, look, "x" if look else "", predictions)
-
-
-def test_estimates_count_the_rows_that_are_asked() -> None:
-    a_second = Forecast.exact(1.0)
-    assert estimate(1_000, "chat", OPTIONS, a_second).p50 < 110
-    assert estimate(1_000, "classify", OPTIONS, a_second).p50 > 1_000
 
 
 def test_a_metric_of_another_task_is_bad_input() -> None:

@@ -11,9 +11,10 @@ from decimal import Decimal
 import polars as pl
 import pytest
 
-from line_for_tests import Line, charged, classifier, hash_of
-from models_for_tests import bert_folder
+from line_for_tests import Line, charged, chat, classifier, hash_of
+from models_for_tests import bert_folder, llama_folder
 from thriftune.clock import SystemClock
+from thriftune.errors import LeaseHeld
 from thriftune.events import EventLog
 from thriftune.faults import CRASH_POINTS
 from thriftune.money.leases import HEARTBEAT_SECONDS
@@ -42,6 +43,9 @@ KILLS = (
     "checkpoint.renamed",
     "ledger.posted:12",
 )
+RANDOM_KILLS = 10
+CHAT_KILLS = ("artifact.renamed", "step.done:3", "checkpoint.renamed", "ledger.posted:30")
+SERVER_KILLS = ("ledger.reserved", "artifact.renamed", "step.done:7", "checkpoint.renamed", "ledger.posted:12")
 AT_THE_END = ("artifact.written", "artifact.synced", "artifact.renamed")  # of the tuned model
 PRICE_PER_SECOND = Decimal("0.001")
 
@@ -89,7 +93,7 @@ def assert_the_books_are_right(line: Line, wall_seconds: float, starts: int) -> 
 def assert_little_was_done_twice(line: Line, kills: int) -> None:
     """Each kill costs at most what was done since the last checkpoint, an interval's worth."""
     steps = line.events("training.step")
-    done = {}
+    done: dict[int, list[float]] = {}
     for event in steps:
         done.setdefault(event["step"], []).append(event["seconds"])
     assert sorted(done) == list(range(1, steps[-1]["planned"] + 1))
@@ -124,18 +128,52 @@ def test_a_run_killed_at_every_crash_point_ends_with_the_weights_of_an_undisturb
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_random_moments_ends_with_the_weights_of_an_undisturbed_one(tmp_path, model, home, reference):
-    line = classifier(tmp_path / "films", model, home)
+def test_runs_killed_at_ten_random_moments_end_with_the_weights_of_an_undisturbed_one(tmp_path, model, home, reference):
+    """A start that outlives its moment has ended the run; the kills that are left fall on another one."""
+    whole = sum(event["seconds"] for event in reference.events("charge"))
     moments = random.Random(20240)
-    began, kills = time.monotonic(), 0
-    for longest in (3.0, 9.0, 12.0):
-        kills += line.run_killed_after(moments.uniform(0.3, longest))
-    assert kills
+    kills, runs = 0, 0
+    while kills < RANDOM_KILLS:
+        line = classifier(tmp_path / f"films-{runs}", model, home)
+        began, before = time.monotonic(), kills
+        while kills < RANDOM_KILLS and line.run_killed_after(moments.uniform(0.2, whole)):
+            kills += 1
+        finish(line)
+        runs += 1
+        assert line.weights() == reference.weights()
+        assert_the_books_are_right(line, time.monotonic() - began, kills - before + 1)
+        assert_little_was_done_twice(line, kills - before)
+        assert line.leftovers() == []
+
+
+@pytest.mark.slow
+def test_a_chat_model_that_was_killed_ends_with_the_weights_of_an_undisturbed_one(tmp_path, home):
+    model = llama_folder(tmp_path / "model")
+    undisturbed = chat(tmp_path / "undisturbed", model, home)
+    finish(undisturbed)
+    line = chat(tmp_path / "killed", model, home)
+    began = time.monotonic()
+    for kill in CHAT_KILLS:
+        line.run_killed_at(kill)
+    finish(line)
+    assert line.weights() == undisturbed.weights()
+    assert_the_books_are_right(line, time.monotonic() - began, len(CHAT_KILLS) + 1)
+    assert_little_was_done_twice(line, len(CHAT_KILLS))
+
+
+@pytest.mark.slow
+def test_a_run_on_a_database_server_that_was_killed_ends_with_the_weights_of_an_undisturbed_one(
+    tmp_path, model, home, reference, fresh_postgres_url
+):
+    line = classifier(tmp_path / "films", model, home, database=fresh_postgres_url)
+    began = time.monotonic()
+    for kill in SERVER_KILLS:
+        line.run_killed_at(kill)
     finish(line)
     assert line.weights() == reference.weights()
-    assert_the_books_are_right(line, time.monotonic() - began, kills + 1)
-    assert_little_was_done_twice(line, kills)
-    assert line.leftovers() == []
+    assert_the_books_are_right(line, time.monotonic() - began, len(SERVER_KILLS) + 1)
+    assert_little_was_done_twice(line, len(SERVER_KILLS))
+    assert not (line.folder / ".thriftune" / "thriftune.db").exists()
 
 
 def replayed_weights(line: Line, folder) -> str:
@@ -204,3 +242,19 @@ def test_two_runs_that_start_at_once_make_one_attempt(tmp_path, model, home):
     ended = [process.communicate() for process in both]
     assert len(line.events("attempt.started")) == 1, ended
     assert line.rows("SELECT count(*) FROM attempts") == [(1,)]
+
+
+def test_two_projects_with_a_database_each_do_not_both_pay_for_one_machine(tmp_path, model, home):
+    first, second = (classifier(tmp_path / name, model, home, name=name) for name in ("films", "plays"))
+    at_work = first.start("run")
+    first.wait_for("attempt.started")
+    refused = second.do("run")
+    assert refused.returncode == LeaseHeld.exit_code
+    assert f"project films is at work on this machine already\n  found:    process {at_work.pid}" in refused.stderr
+    assert f"kill -INT {at_work.pid}" in refused.stderr
+    at_work.kill()
+    at_work.communicate()
+    again = second.start("run")
+    second.wait_for("attempt.started")  # the lock ended with its process, however that ended
+    again.kill()
+    again.communicate()

@@ -75,6 +75,17 @@ def total(parts: list[Forecast]) -> Forecast:
     if not parts:
         return Forecast.exact(0.0)
     sums = [math.fsum(q) for q in zip(*(part.quantiles() for part in parts), strict=True)]
+    return Forecast.of(sums, _weakest(parts))
+
+
+def largest(parts: list[Forecast]) -> Forecast:
+    """The largest of quantities that come one after the other, such as the memory of phases, taken as comonotone."""
+    if not parts:
+        return Forecast.exact(0.0)
+    return Forecast.of([max(q) for q in zip(*(part.quantiles() for part in parts), strict=True)], _weakest(parts))
+
+
+def _weakest(parts: list[Forecast]) -> str:
+    """The basis that knows least: a sum is no better known than that."""
     weakest = ("prior", "record", "probe", "measured", "exact")
-    basis = min((part.basis for part in parts), key=lambda b: weakest.index(b) if b in weakest else 0)
-    return Forecast.of(sums, basis)
+    return min((part.basis for part in parts), key=lambda basis: weakest.index(basis) if basis in weakest else 0)

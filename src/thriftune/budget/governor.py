@@ -55,10 +55,13 @@ class Governor:
     caution: float = 1.03
     dead_band: float = 0.05
 
+    def free(self) -> float:
+        """Seconds left before the tail must begin; negative when it should have begun."""
+        return self.remaining() - self.tail_seconds
+
     def affordable(self, step_seconds: float) -> int:
         """How many more steps of `step_seconds` fit before the tail must begin."""
-        free = self.remaining() - self.tail_seconds
-        return max(0, math.floor(free / (self.caution * self.overheads.step_seconds(step_seconds))))
+        return max(0, math.floor(self.free() / (self.caution * self.overheads.step_seconds(step_seconds))))
 
     def planned(self, step_seconds: float) -> int:
         """The number of steps to begin with."""

@@ -7,11 +7,12 @@ always goes before it, and a forecast made from it says so (`basis` "record").
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
+from statistics import NormalDist, median
 
 from thriftune.artifacts import write_file_atomic
 from thriftune.budget.forecast import Forecast
@@ -19,7 +20,9 @@ from thriftune.money.prices import thriftune_home
 
 KEPT = 40  # latest figures kept a part
 PRIOR_SPREAD = 1.0  # 95th percentile over the median of a part never measured on this machine class
-RECORD_SPREAD = 0.35  # the same for a part measured fewer than MIN_FIGURES times
+RECORD_SPREAD = 0.35  # the same before its own figures tell otherwise: as much as PRIOR_FIGURES of them would
+PRIOR_FIGURES = 4
+TINY = 1e-9  # seconds: what took no time at all still has a logarithm
 MIN_FIGURES = 19  # from which the record's own quantiles are used
 
 
@@ -70,7 +73,7 @@ class Record:
         if not seen:
             return Forecast.lognormal(prior * amount, PRIOR_SPREAD, "prior")
         if len(seen) < MIN_FIGURES:
-            return Forecast.lognormal(median(seen) * amount, RECORD_SPREAD, "record")
+            return Forecast.lognormal(median(seen) * amount, _spread(seen), "record")
         ranks = (min(len(seen) - 1, int(level * (len(seen) + 1))) for level in (0.05, 0.25, 0.5, 0.75, 0.95))
         return Forecast.of((amount * seen[rank] for rank in ranks), "record")
 
@@ -84,3 +87,16 @@ class Record:
         """Write the record, whole."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_file_atomic(self.path, json.dumps(self.figures).encode())
+
+
+def _spread(seen: list[float]) -> float:
+    """95th percentile over the median of the next figure, after a few of them.
+
+    The variance of the logarithm has a scaled inverse chi-squared prior (Gelman et al., Bayesian Data Analysis,
+    section 2.6) worth PRIOR_FIGURES observations; the next figure deviates from a centre that is itself uncertain.
+    """
+    prior = math.log1p(RECORD_SPREAD) / NormalDist().inv_cdf(0.95)
+    centre = math.log(max(median(seen), TINY))
+    squares = math.fsum((math.log(max(figure, TINY)) - centre) ** 2 for figure in seen)
+    variance = (PRIOR_FIGURES * prior**2 + squares) / (PRIOR_FIGURES + len(seen) - 1)
+    return math.expm1(NormalDist().inv_cdf(0.95) * math.sqrt(variance * (1 + 1 / len(seen))))

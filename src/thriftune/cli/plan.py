@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from thriftune.money.amounts import shown_money
 from thriftune.plan.plan import PHASES, Plan
-from thriftune.report.wording import duration
+from thriftune.report.wording import duration, quantity
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from thriftune.budget.forecast import Forecast
     from thriftune.project import Project
 
@@ -36,6 +38,8 @@ def show_plan(project: Project, plan: Plan, as_json: bool) -> None:
     table.add_section()
     table.add_row("total", "", *_cells(plan, plan.full), plan.full.basis, style="bold")
     console.print(table)
+    if plan.memory:
+        console.print(_memory(plan))
     console.print(_fit(plan))
     console.print(
         f"the least that works from here: a budget of {shown_money(plan.minimum_budget(), currency)} "
@@ -70,11 +74,12 @@ def plan_json(project: Project, plan: Plan) -> dict[str, Any]:
             phase: {
                 "time_s": _quantiles(plan.phase(phase)),
                 "cost": _quantiles(plan.phase(phase).scaled(_price(plan))),
+                "memory_bytes": _quantiles(plan.memory[phase]) if phase in plan.memory else None,
             }
             for phase in PHASES
         },
         "total": {"time_s": _quantiles(plan.full), "cost": _quantiles(plan.full.scaled(_price(plan)))},
-        "memory_bytes": None if plan.memory is None else _quantiles(plan.memory),
+        "memory_bytes": _quantiles(plan.most_memory) if plan.memory else None,
         "tokens": plan.tokens,
         "steps": {"full": plan.full_steps, "planned": plan.planned_steps},
         "left": {"money_s": _finite(limits.money_seconds), "deadline_s": _finite(limits.time_seconds)},
@@ -86,6 +91,20 @@ def plan_json(project: Project, plan: Plan) -> dict[str, Any]:
             for default in project.describe_defaults()
         ],
     }
+
+
+def _memory(plan: Plan) -> Table:
+    """The peak of each phase, and the largest of them."""
+    from rich.table import Table
+
+    table = Table(title="the most memory that the process will hold", title_justify="left")
+    table.add_column("phase")
+    for heading in ("expected", "50 % interval", "90 % interval", "from"):
+        table.add_column(heading, justify="right")
+    for phase, peak in (plan.memory | {"whole run": plan.most_memory}).items():
+        p5, p25, p50, p75, p95 = (quantity("memory_bytes", q, "") for q in peak.quantiles())
+        table.add_row(phase, p50, f"{p25} - {p75}", f"{p5} - {p95}", peak.basis)
+    return table
 
 
 def _fit(plan: Plan) -> str:

@@ -1,7 +1,7 @@
 """Asking predictors, scoring their answers, holding them against each other.
 
 `score` asks one predictor all rows of a split, metered; `conclude` compares the tuned model with every baseline and
-gives the verdict; `run` does both for a tuned model whose baselines are scored already.
+gives the verdict.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from thriftune.budget.forecast import Forecast, total
+from thriftune.budget.forecast import Forecast
 from thriftune.errors import BadInput
 from thriftune.evaluate.asking import Asking, Progress, asked_rows, unit
-from thriftune.evaluate.latency import measure_latency
 from thriftune.evaluate.looks import error_share, record_look
 from thriftune.evaluate.options import EvaluateOptions, Target
 from thriftune.evaluate.suites import measure, pair, primary_metric, suite_for
@@ -179,53 +178,6 @@ def conclude(
         context.events.emit("evaluation.comparison", **vars(comparison))
     context.events.emit("verdict", decision=decided.decision, reasons=list(decided.reasons))
     return Evaluation(metric, tuned, tuple(baselines), comparisons, decided, latency)
-
-
-def run(
-    predictor: Predictor,
-    candidate: str,
-    baselines: Sequence[Scores],
-    frame: pl.DataFrame,
-    task: str,
-    options: EvaluateOptions,
-    context: Context,
-    *,
-    target: Target | None = None,
-    upper_seconds: float | None = None,
-    progress: Progress | None = None,
-) -> Evaluation:
-    """The stage: score a tuned model on the test split, time it where the target asks, compare, and give the verdict.
-
-    The arguments are those of `score` and `conclude`.
-    """
-    tuned = score(
-        predictor,
-        frame,
-        "test",
-        task,
-        options,
-        context,
-        candidate=candidate,
-        upper_seconds=upper_seconds,
-        progress=progress,
-    )
-    asks = target is not None and target.latency_p95_ms is not None
-    latency = measure_latency(predictor, frame, options, context) if asks else None
-    return conclude(tuned, baselines, options, context, target=target, latency=latency)
-
-
-def estimate(rows: int, task: str, options: EvaluateOptions, seconds_per_row: Forecast, classes: int = 2) -> Forecast:
-    """Seconds that `score` will take for one predictor.
-
-    Args:
-        rows: in the split.
-        task: `classify` or `chat`.
-        options: evaluation's part of the project file.
-        seconds_per_row: of the predictor.
-        classes: how many labels there are; not read for chat.
-    """
-    asked = min(rows, options.generate_rows) if task == "chat" else rows
-    return total([seconds_per_row.scaled(asked), metrics_seconds(asked, task, options, classes)])
 
 
 def metrics_seconds(rows: int, task: str, options: EvaluateOptions, classes: int = 2) -> Forecast:

@@ -8,13 +8,20 @@ lease passes on.
 
 from __future__ import annotations
 
+import json
+import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from sqlalchemy import Row, bindparam, select, update
 
+from thriftune.artifacts import explained, write_file_atomic
 from thriftune.clock import Clock, SystemClock
 from thriftune.errors import LeaseHeld
 from thriftune.events import EventLog
@@ -25,11 +32,14 @@ from thriftune.money.amounts import (
     to_nanoseconds,
 )
 from thriftune.money.ledger import Fence, Ledger, beat
+from thriftune.money.prices import thriftune_home
 from thriftune.processes import Life, ProcessName, machine_id, process_age, this_process
 from thriftune.store import Store, Transaction
 from thriftune.store.tables import leases
 
 HEARTBEAT_SECONDS = 1.0
+MACHINE_LOCK = "machine.lock"
+HOLDER_FILE = "machine.json"  # who has that lock
 WATCH_HEARTBEATS = 3  # an owner out of sight is alive if it gives a sign within so many intervals
 SET_BACK_NS = 10 * NANOSECONDS  # time paid for further ahead than any exit takes: the clock was set back
 
@@ -214,14 +224,52 @@ def acquire(
     )
 
 
+@contextmanager
+def machine_taken(project: str, home: Path | None = None) -> Iterator[None]:
+    """Have the machine to ourselves among a user's projects, whatever databases they keep.
+
+    A lease tells the processes of one database apart; two projects with a file each would both pay for the whole
+    machine. The lock ends with the process, however that ends.
+
+    Args:
+        project: who takes it.
+        home: the user's folder; by default `thriftune_home()`.
+
+    Raises:
+        LeaseHeld: a live process of another project has it; the message names it.
+    """
+    folder = thriftune_home() if home is None else home
+    holder = folder / HOLDER_FILE
+    lock = FileLock(folder / MACHINE_LOCK)
+    try:
+        with explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+    except Timeout:
+        try:
+            other = json.loads(holder.read_text())
+        except (OSError, ValueError):  # it is only just being written
+            other = {}
+        raise _at_work(other.get("project", "another"), machine_id(), other.get("pid", "?"), "") from None
+    try:
+        write_file_atomic(holder, json.dumps({"project": project, "pid": os.getpid()}).encode())
+        yield
+    finally:
+        lock.release()
+
+
 def lease_held(row: Row[Any]) -> LeaseHeld:
     """The error of a second process on a machine that a live one holds."""
+    return _at_work(row.project, row.machine, row.owner_pid, f", attempt {row.attempt}")
+
+
+def _at_work(project: str, machine: str, pid: int | str, attempt: str) -> LeaseHeld:
     return LeaseHeld(
-        f"project {row.project} is at work on this machine already",
-        f"machine {row.machine}",
-        f"process {row.owner_pid}, attempt {row.attempt}",
+        f"project {project} is at work on this machine already",
+        f"machine {machine}",
+        f"process {pid}{attempt}",
         "one run at a time on a machine",
-        f"see how far it is with `thriftune status`; wait for it, or stop it with `kill -INT {row.owner_pid}`",
+        f"see how far it is with `thriftune status`; wait for it, or stop it with `kill -INT {pid}`",
     )
 
 

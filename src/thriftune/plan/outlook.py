@@ -7,7 +7,6 @@ governor leaves free are all read from it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,21 +20,29 @@ class Outlook:
 
     Args:
         parts: by name.
+        memory: the most of this process that will be in memory in each phase, bytes, once it is probed.
     """
 
     parts: dict[str, Part] = field(default_factory=dict)
+    memory: dict[str, Forecast] = field(default_factory=dict)
 
-    def expect(self, what: str, phase: str, seconds: Forecast, minimum: Forecast | None = None) -> None:
-        """Add a part, or sharpen the forecast of one that is there."""
-        self.parts[what] = Part(phase, what, seconds, minimum)
+    def expect(self, what: str, phase: str, seconds: Forecast) -> None:
+        """Add a part at the end."""
+        self.parts[what] = Part(phase, what, seconds)
+
+    def sharpen(self, what: str, seconds: Forecast, minimum: Forecast | None = None) -> None:
+        """Know better how long a part takes; one that lies behind stays there."""
+        if what in self.parts:
+            self.parts[what] = Part(self.parts[what].phase, what, seconds, minimum)
 
     def done(self, what: str) -> None:
         """A part lies behind."""
         self.parts.pop(what, None)
 
-    def upper(self, what: str) -> float:
-        """The upper bound of one part, seconds."""
-        return self.parts[what].seconds.p95
+    def before(self, what: str) -> Forecast:
+        """Seconds of all that comes before a part."""
+        names = list(self.parts)
+        return total([self.parts[name].seconds for name in names[: names.index(what)]])
 
     def after(self, what: str) -> float:
         """Upper bound of all that comes after a part, seconds."""
@@ -45,8 +52,4 @@ class Outlook:
 
     def plan(self, limits: Limits, **facts: Any) -> Plan:
         """What is to come, held against the limits."""
-        return Plan(tuple(self.parts.values()), limits, **facts)
-
-    def by_phase(self, phases: Iterable[str]) -> dict[str, Forecast]:
-        """Seconds to come of each phase."""
-        return {phase: total([part.seconds for part in self.parts.values() if part.phase == phase]) for phase in phases}
+        return Plan(tuple(self.parts.values()), limits, memory=dict(self.memory), **facts)

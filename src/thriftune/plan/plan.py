@@ -7,13 +7,14 @@ from the same functions that the run executes.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 
-from thriftune.budget.forecast import Forecast, total
+from thriftune.budget.forecast import Forecast, largest, total
 from thriftune.errors import CannotLand
 from thriftune.money.amounts import shown_money
 
+NAMED_MARGIN = 1.1
 PHASES = ("collection", "training", "evaluation", "deployment")
 
 
@@ -74,14 +75,23 @@ class Limits:
 
 @dataclass(frozen=True)
 class Plan:
-    """The parts still to do, in order, and the limits they are held against."""
+    """The parts still to do, in order, and the limits they are held against.
+
+    Args:
+        parts: in order.
+        limits: what may be used.
+        full_steps: updates of all epochs.
+        planned_steps: updates that the limits pay for.
+        tokens: that training reads in all epochs.
+        memory: the most bytes of the process in each phase that is known so far.
+    """
 
     parts: tuple[Part, ...]
     limits: Limits
     full_steps: int = 0
     planned_steps: int = 0
     tokens: int = 0
-    memory: Forecast | None = None
+    memory: dict[str, Forecast] = field(default_factory=dict)
 
     @property
     def full(self) -> Forecast:
@@ -107,17 +117,28 @@ class Plan:
         return total([part.seconds for part in self.parts if part.phase == name])
 
     @property
+    def most_memory(self) -> Forecast:
+        """The most bytes of the process in the whole run."""
+        return largest(list(self.memory.values()))
+
+    @property
     def fits_whole(self) -> bool:
         """Whether everything fits without cutting the training short."""
         return self.full.p95 <= self.limits.seconds
 
+    @property
+    def named_seconds(self) -> float:
+        """Seconds from the process's start that a named minimum gives: the least and a margin, since by the next run
+        the machine may be a little slower."""
+        return self.limits.seconds_used + NAMED_MARGIN * self.least_seconds
+
     def minimum_time(self) -> float:
         """The smallest deadline that works, in seconds from the first run, rounded up to the second."""
-        return math.ceil(self.limits.elapsed_before + self.limits.seconds_used + self.least_seconds)
+        return math.ceil(self.limits.elapsed_before + self.named_seconds)
 
     def minimum_budget(self) -> Decimal:
         """The smallest budget that works, rounded up to the cent (to a tenth of a milli-unit below one cent)."""
-        seconds = Decimal(self.limits.seconds_used + self.least_seconds)
+        seconds = Decimal(self.named_seconds)
         money = self.limits.spent_before + seconds * self.limits.price_per_hour / 3600
         step = Decimal("0.01") if money >= Decimal("0.1") else Decimal("0.0001")
         return (money / step).to_integral_value(rounding="ROUND_CEILING") * step

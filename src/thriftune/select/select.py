@@ -78,7 +78,7 @@ def run(splits: Splits, options: SelectOptions, context: Context, upper_seconds:
         BadInput: a baseline that does not suit the task, one label only, or no validation rows.
         OutOfBudget: money or time do not hold the next unit.
     """
-    names = tuple(name for name in options.baselines_for(splits.task) if name not in UNFITTED)
+    names = fitted(options, splits.task)
     recipe = {"task": splits.task, "baselines": names, "options": options.model_dump(mode="json")}
     key = recipe_key(STAGE, STAGE_VERSION, {"splits": splits.content_hash}, recipe, _libraries())
 
@@ -100,6 +100,11 @@ def run(splits: Splits, options: SelectOptions, context: Context, upper_seconds:
         about["chosen"],
         artifact.reused,
     )
+
+
+def fitted(options: SelectOptions, task: str) -> tuple[str, ...]:
+    """The baselines that are fitted here; the untuned model is one as well, but its task makes it."""
+    return tuple(name for name in options.baselines_for(task) if name not in UNFITTED)
 
 
 def estimate(rows: int, labels: int, task: str, options: SelectOptions) -> Forecast:

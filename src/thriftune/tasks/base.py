@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
@@ -69,7 +70,7 @@ class Encoded:
     cut_tokens: int = 0
     cut_rows: int = 0
 
-    @property
+    @cached_property
     def lengths(self) -> NDArray[np.int64]:
         """(rows,) tokens a row."""
         return self.offsets[1:] - self.offsets[:-1]

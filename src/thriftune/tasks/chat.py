@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from thriftune.errors import BadInput
+from thriftune.models.dropout import make_dropout_quick
 from thriftune.models.load import load_decoder, load_tokenizer
 from thriftune.models.quiet import quiet_transformers
 from thriftune.models.reference import ModelFolder
@@ -94,7 +95,9 @@ class ChatTask:
             task_type="CAUSAL_LM",
         )
         with quiet_transformers():
-            return cast(torch.nn.Module, get_peft_model(cast(Any, model), config))
+            adapted = cast(torch.nn.Module, get_peft_model(cast(Any, model), config))
+        make_dropout_quick(adapted)
+        return adapted
 
     def prompt(self, messages: list[Message]) -> str:
         """The conversation as the model reads it, up to where its answer begins."""

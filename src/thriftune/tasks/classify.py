@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from thriftune.metrics import classification
+from thriftune.models.dropout import make_dropout_quick
+from thriftune.models.first_token import read_first_token_only
 from thriftune.models.load import layer_list, load_encoder, load_encoder_classifier, load_tokenizer
 from thriftune.models.quiet import quiet_transformers
 from thriftune.models.reference import ModelFolder
@@ -60,7 +62,7 @@ class ClassifyTask:
 
     def build(self) -> torch.nn.Module:
         torch.manual_seed(self.seed)
-        model = load_encoder_classifier(self.model.path, list(self.labels), self.dropout)
+        model = self._quick(load_encoder_classifier(self.model.path, list(self.labels), self.dropout))
         if self.head_only or self.frozen_layers:
             freeze_prefix(model, None if self.head_only else self.frozen_layers)
         return model
@@ -118,7 +120,14 @@ class ClassifyTask:
         (folder / TASK_FILE).write_text(json.dumps(self.describe(), indent=1))
 
     def load(self, folder: Path) -> torch.nn.Module:
-        return load_encoder_classifier(folder, list(self.labels), self.dropout)
+        return self._quick(load_encoder_classifier(folder, list(self.labels), self.dropout))
+
+    @staticmethod
+    def _quick(model: torch.nn.Module) -> torch.nn.Module:
+        """The same model without the arithmetic that its head throws away, and with cheap random numbers."""
+        read_first_token_only(model)
+        make_dropout_quick(model)
+        return model
 
     def predictor(self, model: torch.nn.Module, name: str) -> EncoderPredictor:
         return EncoderPredictor(name, self, model)

@@ -25,6 +25,7 @@ from thriftune.budget.governor import Governor
 from thriftune.errors import BadInput, Interrupted, OutOfBudget
 from thriftune.events import EventLog
 from thriftune.faults import crash_point
+from thriftune.memory import keep_freed_memory
 from thriftune.tasks.base import Encoded, Task
 from thriftune.tasks.batches import micro_batches, padded_tokens
 from thriftune.train.batches import mean_update_tokens, plan_epoch, updates_per_epoch
@@ -75,11 +76,13 @@ class Costs:
         seconds_per_token: an update's seconds, per padded token.
         validation: seconds of one pass over the validation split.
         checkpoint: seconds to write one.
+        peak_bytes: the most of this process that will be in memory while it trains.
     """
 
     seconds_per_token: float
     validation: float
     checkpoint: float
+    peak_bytes: float
 
     @property
     def validation_upper(self) -> float:
@@ -124,7 +127,7 @@ class Outcome:
 
     steps: int
     epochs: float
-    stopped: str  # "planned", "patience", "budget"
+    stopped: str  # "planned", "patience", "budget", "breach"
     best_step: int
     best: dict[str, float]
     final_loss: float
@@ -158,6 +161,7 @@ class Loop:
         machine: Machine,
         supervision: Supervision,
     ) -> None:
+        keep_freed_memory()
         self.task, self.train, self.validation = task, train, validation
         self.recipe, self.machine, self.watch = recipe, machine, supervision
         self.model = model.to(machine.device).train()
@@ -275,6 +279,7 @@ class Loop:
         end = min(self.step + count, boundary, recorded if recorded is not None else boundary)
         upper = sum(self._upper(step) for step in range(self.step, end)) + UPPER_FLOOR
         losses: list[tuple[int, torch.Tensor]] = []
+        block_began = time.monotonic()
         with self.watch.unit("steps", upper):
             while self.step < end:
                 began, padded = time.monotonic(), self.padded
@@ -295,6 +300,20 @@ class Loop:
                     seconds=seconds,
                 )
                 crash_point("step.done")
+        self._review_breach(time.monotonic() - block_began, upper)
+
+    def _review_breach(self, seconds: float, upper: float) -> None:
+        """End the training when a block took longer than its bound and another such block could not be paid for.
+
+        A stall that the limits can bear is paid in full and shown; the plan is re-fitted to what is left.
+        """
+        governor = self.watch.governor
+        if governor is None or seconds <= upper or self.step < self.watch.reached:
+            return
+        free = governor.free()
+        if free < seconds:
+            because = f"steps took {seconds:.1f} s, {upper:.1f} s at most was expected; {free:.1f} s are left"
+            self._stop("breach", because)
 
     def step_seconds(self) -> float:
         """A step's expected seconds: the median of the latest rates times the mean padded tokens of a step."""

@@ -9,13 +9,15 @@ from statistics import median
 import numpy as np
 
 from thriftune.artifacts import write_file_atomic
+from thriftune.memory import peak, resident_bytes
 from thriftune.tasks.base import Encoded, Task
-from thriftune.tasks.batches import padded_tokens, sorted_batches, take
+from thriftune.tasks.batches import micro_batches, padded_tokens, sorted_batches, take
 from thriftune.train.checkpoint import load_trained, trained_state
 from thriftune.train.loop import Costs, Loop
 
 VALIDATION_ROWS = 64
 DISK_PROBE_BYTES = 16 * 2**20
+CHECKPOINT_COPIES = 5  # of the trained weights: they, two moments, and the moments' file on its way to the disk
 
 
 def probe_costs(loop: Loop, seconds: float, scratch: Path) -> Costs:
@@ -27,7 +29,7 @@ def probe_costs(loop: Loop, seconds: float, scratch: Path) -> Costs:
         scratch: a folder on the disk that will hold checkpoints.
     """
     before = trained_state(loop.model)
-    rates = _step_rates(loop, seconds)
+    rates, peak_bytes = _steps(loop, seconds)
     load_trained(loop.model, before)
     loop.optimizer.state.clear()
     loop.padded = loop.real = 0
@@ -36,20 +38,49 @@ def probe_costs(loop: Loop, seconds: float, scratch: Path) -> Costs:
         seconds_per_token=median(rates),
         validation=_validation_seconds(loop.task, loop, loop.validation),
         checkpoint=4 * state_bytes * _seconds_per_byte(scratch),  # weights, two moments, the best so far
+        peak_bytes=peak_bytes,
     )
 
 
-def _step_rates(loop: Loop, seconds: float) -> list[float]:
-    """Seconds per padded token of real updates, the first (which warms up) left out."""
-    rates: list[float] = []
-    began = time.monotonic()
-    for step in range(loop.full_steps):
-        padded, started = loop.padded, time.monotonic()
-        loop.update(step).item()
-        rates.append((time.monotonic() - started) / (loop.padded - padded))
-        if len(rates) >= 2 and time.monotonic() - began >= seconds:
-            break
-    return rates[1:] or rates
+def _steps(loop: Loop, seconds: float) -> tuple[list[float], float]:
+    """Seconds per padded token of real updates, the first (which warms up) left out; and training's peak in bytes.
+
+    The second is the one with the largest forward pass of the epoch: no later one holds more.
+    """
+    rates = [_timed_update(loop, 0)]
+    began, settled = time.monotonic(), resident_bytes()
+    largest = max(range(loop.epoch_updates), key=lambda step: _most_tokens(loop, step))
+    with peak() as seen:
+        for step in (largest, *range(1, loop.full_steps)):
+            rates.append(_timed_update(loop, step))
+            if time.monotonic() - began >= seconds:
+                break
+    return rates[1:], _peak_bytes(loop, settled, seen.bytes)
+
+
+def _timed_update(loop: Loop, step: int) -> float:
+    padded, began = loop.padded, time.monotonic()
+    loop.update(step).item()
+    return (time.monotonic() - began) / (loop.padded - padded)
+
+
+def _most_tokens(loop: Loop, step: int) -> int:
+    """Padded tokens of the largest forward pass of an update."""
+    lengths = loop.train.lengths
+    parts = micro_batches(lengths, loop.rows_of(step), loop.machine.micro_batch_tokens)
+    return max(padded_tokens(lengths, [part]) for part in parts)
+
+
+def _peak_bytes(loop: Loop, settled: int, probed: int) -> float:
+    """The most that training will hold: the largest update or a checkpoint being written, beside the best so far.
+
+    Args:
+        loop: after its probed updates.
+        settled: bytes after the first of them, when model and moments are there.
+        probed: the most bytes during the others.
+    """
+    trained = sum(p.numel() * p.element_size() for p in loop.trained)
+    return settled + trained + max(probed - settled, CHECKPOINT_COPIES * trained)
 
 
 def _validation_seconds(task: Task, loop: Loop, validation: Encoded) -> float:

@@ -62,5 +62,7 @@ def replay(
         decisions, events, meter=None, governor=None, checkpoints=checkpoints, checkpoint_seconds=math.inf
     )
     loop = Loop(work.task, model, work.train, work.validation, work.recipe, machine, watch)
-    unmeasured = Costs(seconds_per_token=math.inf, validation=0.0, checkpoint=0.0)  # bounds that nobody reserves
+    unmeasured = Costs(
+        seconds_per_token=math.inf, validation=0.0, checkpoint=0.0, peak_bytes=0.0
+    )  # bounds that nobody reserves
     return loop.run(read("validate_every", lambda: ("", "")), unmeasured)

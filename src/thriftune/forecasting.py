@@ -1,0 +1,290 @@
+"""What a run expects of itself: every part of it, first from the record and priors, then measured; and how it is told.
+
+The outlook is filled here and sharpened as more is known. Forecasts are events; the first of each quantity is the one
+that the report holds against what happened.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from thriftune.budget.forecast import Forecast, largest, total
+from thriftune.collect import collect
+from thriftune.evaluate.evaluate import comparison_seconds, metrics_seconds
+from thriftune.memory import resident_bytes, usable_bytes
+from thriftune.plan.plan import PHASES, Plan
+from thriftune.prepare import prepare
+from thriftune.select import select
+from thriftune.session import EXIT_SECONDS, Session
+
+if TYPE_CHECKING:
+    import torch
+
+    from thriftune.prepare.types import Splits
+    from thriftune.train.loop import Costs
+    from thriftune.train.machine import Machine
+    from thriftune.train.train import Work
+
+BYTES_PER_ROW = 150.0  # prior of a row's size, before the rows are counted
+TEST_SHARE = 0.1  # prior of the share of rows that is tested on, before they are split
+PRIOR_CLASSES = 2
+# Priors, in seconds a unit, for what this machine class has never done; a run's own figures take over at once.
+PRIOR_IMPORTS = 6.0
+PRIOR_LOAD = 3.0
+PRIOR_SAVE = 1.0
+PRIOR_ENCODE_ROW = 1e-3
+PRIOR_PROBE = {"classify": 5.0, "chat": 30.0}
+PRIOR_ANSWER_ROW = {"classify": 0.02, "chat": 1.0}
+PRIOR_BASELINE_ROW = 1e-3  # a cheap baseline's answer
+PRIOR_REPORT = 2.0
+PRIOR_TRAINING = 10.0
+LANDING_SLACK = 0.1  # how far below what is left the governor may end training: its dead band, twice
+TAIL_FLOOR = 1.0  # seconds kept free for the small things between the parts after training
+ANSWER_SPREAD = 0.3  # 95th percentile over the median of a predictor's time, once a sample of rows was timed
+SAVE_SPREAD = 1.0
+MEMORY_SPREAD = 0.1  # the same for training's peak, from real updates
+ANSWER_MEMORY_SPREAD = 0.25  # and for evaluation's, from a few answers
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much there is to do: the data's dimensions.
+
+    Args:
+        rows: in all splits.
+        train: rows to learn from.
+        test: rows of the test split.
+        classes: how many labels there are; not read for chat.
+    """
+
+    rows: float
+    train: float
+    test: float
+    classes: int
+
+
+@dataclass(frozen=True)
+class Answering:
+    """How the model answers, from a few validation rows.
+
+    Args:
+        row_seconds: a row.
+        peak_bytes: the most of this process that was in memory meanwhile.
+    """
+
+    row_seconds: float
+    peak_bytes: float
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Everything that training needs, probed: what a plan is made from."""
+
+    work: Work
+    model: torch.nn.Module
+    machine: Machine
+    costs: Costs
+    answering: Answering
+
+
+def size_of(splits: Splits) -> Size:
+    """The dimensions of prepared data."""
+    import polars as pl
+
+    rows = splits.report["rows"]
+    classes = PRIOR_CLASSES
+    if splits.task == "classify":
+        classes = pl.read_parquet(splits.train, columns=["target"])["target"].n_unique()
+    return Size(sum(rows.values()), rows["train"], rows["test"], classes)
+
+
+def expect_all(session: Session) -> None:
+    """Expect everything that is to come, in its order, with nothing known but the sizes of the files."""
+    project = session.project
+    file, base = project.file, project.folder
+    task, reference = file.objective.task, file.model_references[0]
+    bytes_there = sum((base / source.file).stat().st_size for source in file.data if (base / source.file).is_file())
+    rows = bytes_there / BYTES_PER_ROW
+    outlook = session.outlook
+    outlook.expect("collect", "collection", collect.estimate(file.data, base))
+    outlook.expect("prepare", "collection", prepare.estimate(bytes_there))
+    outlook.expect("baselines", "evaluation", Forecast.exact(0.0))
+    session.expect("imports", "training", prior=PRIOR_IMPORTS)
+    session.expect("encode", "training", f"encode/{reference}", rows, PRIOR_ENCODE_ROW)
+    session.expect("load", "training", f"load/{reference}", prior=PRIOR_LOAD)
+    session.expect("probe", "training", f"probe/{reference}", prior=PRIOR_PROBE[task])
+    outlook.expect("untuned", "evaluation", Forecast.exact(0.0))
+    outlook.expect("train", "training", session.record.forecast(f"least/{reference}", 1, PRIOR_TRAINING))
+    session.expect("save", "training", f"save/{reference}", prior=PRIOR_SAVE)
+    session.expect("open", "evaluation", f"open/{reference}", prior=PRIOR_LOAD)
+    for what in ("tuned", "verdict"):
+        outlook.expect(what, "evaluation", Forecast.exact(0.0))
+    session.expect("report", "evaluation", prior=PRIOR_REPORT)
+    session.expect("exit", "evaluation", prior=EXIT_SECONDS)
+    expect_sized(session, Size(rows, rows, rows * TEST_SHARE, PRIOR_CLASSES))
+
+
+def expect_sized(session: Session, size: Size) -> None:
+    """Sharpen what depends on the number of rows and labels: encoding, baselines, answers, the comparison."""
+    file = session.project.file
+    task, reference = file.objective.task, file.model_references[0]
+    session.sharpen("encode", f"encode/{reference}", size.rows, PRIOR_ENCODE_ROW)
+    session.sharpen("baselines", f"baselines/{task}", baselines_seconds(session, size))
+    answer = session.record.forecast(f"answer/{reference}", prior=PRIOR_ANSWER_ROW[task])
+    for who in ("untuned", "tuned"):
+        expect_answers(session, who, size, answer)
+    session.sharpen("verdict", f"verdict/{task}", verdict_seconds(session, size))
+
+
+def expect_answers(session: Session, who: str, size: Size, row_seconds: Forecast) -> None:
+    """Sharpen what a predictor's answers to the test split will take, with the measuring of them."""
+    task = session.project.file.objective.task
+    measuring = session.record.forecast(f"measure/{task}", measuring_seconds(session, size))
+    answers = row_seconds.scaled(asked_rows(session, size.test))
+    session.outlook.sharpen(who, total([answers, measuring]))
+
+
+def asked_rows(session: Session, rows: float) -> float:
+    """How many rows of so many a predictor is asked."""
+    file = session.project.file
+    return min(rows, file.evaluate.generate_rows) if file.objective.task == "chat" else rows
+
+
+def measuring_seconds(session: Session, size: Size) -> float:
+    """Seconds that metrics and intervals of one predictor's answers take on the machine of the stage's own figures."""
+    file = session.project.file
+    rows = round(asked_rows(session, size.test))
+    return metrics_seconds(rows, file.objective.task, file.evaluate, size.classes).p50
+
+
+def baselines_seconds(session: Session, size: Size) -> float:
+    """Seconds to fit and to score the cheap baselines on the machine of the stages' own figures.
+
+    The record keeps what this machine took as a multiple of it, and so holds for data of other sizes.
+    """
+    file = session.project.file
+    task = file.objective.task
+    fitting = select.estimate(round(size.train), size.classes, task, file.select).p50
+    scoring = measuring_seconds(session, size) + PRIOR_BASELINE_ROW * asked_rows(session, size.test)
+    return fitting + len(select.fitted(file.select, task)) * scoring
+
+
+def verdict_seconds(session: Session, size: Size) -> float:
+    """Seconds to compare with every baseline on the machine of the stage's own figures."""
+    file = session.project.file
+    task = file.objective.task
+    baselines = len(file.select.baselines_for(task))
+    rows = round(asked_rows(session, size.test))
+    return comparison_seconds(rows, task, file.evaluate, baselines, size.classes).p50
+
+
+def expect_measured(session: Session, size: Size, bench: Bench) -> None:
+    """Sharpen what the probe has measured: training, saving, answering, and the memory of both."""
+    from thriftune.train import train
+
+    file = session.project.file
+    work, costs = bench.work, bench.costs
+    every, _ = train.validate_every(work, costs)
+    full = train.estimate(work, costs, every, work.full_steps, file.train)
+    least = train.minimum(work, costs)
+    session.record.add(f"least/{file.model_references[0]}", least.p50)  # for the refusal that comes before a probe
+    outlook = session.outlook
+    outlook.sharpen("train", full, least)
+    outlook.sharpen("save", Forecast.lognormal(costs.checkpoint / 2, SAVE_SPREAD, "probe"))
+    answer = Forecast.lognormal(bench.answering.row_seconds, ANSWER_SPREAD, "probe")
+    for who in ("untuned", "tuned"):
+        expect_answers(session, who, size, answer)
+    outlook.memory["training"] = Forecast.lognormal(costs.peak_bytes, MEMORY_SPREAD, "probe")
+    answering = Forecast.lognormal(bench.answering.peak_bytes, ANSWER_MEMORY_SPREAD, "probe")
+    outlook.memory["evaluation"] = largest([answering, Forecast.exact(session.peaks.get("evaluation", 0), "measured")])
+    outlook.memory["collection"] = Forecast.exact(session.peaks.get("collection", 0), "measured")
+
+
+def forecast(session: Session, bench: Bench) -> Plan:
+    """The plan as of now, recorded for the report to score."""
+    work = bench.work
+    plan = session.plan(
+        planned_steps=affordable_steps(session, bench),
+        full_steps=work.full_steps,
+        tokens=int(work.train.lengths.sum()) * work.recipe.epochs,
+    )
+    training, evaluation = plan.phase("training"), plan.phase("evaluation")
+    if not plan.fits_whole:
+        training = _fitted(session, plan)
+    phases = {"training": training, "evaluation": evaluation}
+    for phase, ahead in phases.items():
+        _tell_seconds(session, phase, ahead.plus(_used(session, phase)))
+    limits = plan.limits
+    whole = total(list(phases.values())).plus(limits.seconds_used).capped(limits.seconds_used + limits.seconds)
+    _tell_seconds(session, "total", whole)
+    for phase in phases:
+        _tell(session, phase, "memory_bytes", session.outlook.memory[phase])
+    _warn_of_memory(session, session.outlook.memory["training"])
+    return plan
+
+
+def affordable_steps(session: Session, bench: Bench) -> int:
+    """The steps that training would begin with, if it began now and what comes before it were done."""
+    from thriftune.train import train
+
+    remaining = session.limits().seconds - session.outlook.before("train").p50
+    tail = session.outlook.after("train") + TAIL_FLOOR
+    options = session.project.file.train
+    return train.governor_of(
+        bench.work, bench.costs, None, options, lambda: remaining, tail, session.project.file.plan.dead_band
+    ).planned(bench.costs.seconds_per_token * bench.work.mean_step_tokens)
+
+
+def tell_actuals(session: Session) -> None:
+    """What each phase really took, to be held against its forecast."""
+    price = float(session.context.meter.price_per_hour) / 3600
+    used = {phase: _used(session, phase) for phase in PHASES}
+    for phase, seconds in (used | {"total": session.context.meter.seconds_used()}).items():
+        session.context.events.emit("actual", phase=phase, quantity="time_s", value=seconds)
+        session.context.events.emit("actual", phase=phase, quantity="cost", value=seconds * price)
+    for phase, most in session.peaks.items():
+        session.context.events.emit("actual", phase=phase, quantity="memory_bytes", value=most)
+
+
+def _fitted(session: Session, plan: Plan) -> Forecast:
+    """Training's seconds where the limit cuts it: what the governor will find left when the rest is kept free.
+
+    The longer what comes before it takes, the less is left, so the quantiles turn round.
+    """
+    before = session.outlook.before("train")
+    room = plan.limits.seconds - session.outlook.after("train") - TAIL_FLOOR
+    landing = (1 - LANDING_SLACK, 1 - LANDING_SLACK / 2, 1 - LANDING_SLACK / 4, 1.0, 1.0)
+    ahead = [max(0.0, room - taken) * share for taken, share in zip(reversed(before.quantiles()), landing, strict=True)]
+    return Forecast.of(ahead, "probe")
+
+
+def _warn_of_memory(session: Session, training: Forecast) -> None:
+    usable = usable_bytes() + resident_bytes()
+    if training.p95 > usable:
+        session.context.events.emit(
+            "warning",
+            where="memory",
+            what=f"training may need {training.p95 / 2**30:.1f} GiB and this process can have {usable / 2**30:.1f}: "
+            "set train.micro_batch_tokens, or a smaller train.max_tokens",
+        )
+
+
+def _used(session: Session, phase: str) -> float:
+    """Seconds charged to a phase in this attempt so far."""
+    charges = session.context.events.read(attempt=session.context.attempt, kinds=["charge"])
+    return math.fsum(event.data["seconds"] for event in charges if event.data["phase"] == phase)
+
+
+def _tell_seconds(session: Session, phase: str, seconds: Forecast) -> None:
+    price = float(session.context.meter.price_per_hour) / 3600
+    _tell(session, phase, "time_s", seconds)
+    _tell(session, phase, "cost", seconds.scaled(price))
+
+
+def _tell(session: Session, phase: str, quantity: str, forecast: Forecast) -> None:
+    p5, p25, p50, p75, p95 = forecast.quantiles()
+    session.context.events.emit(
+        "forecast", phase=phase, quantity=quantity, basis=forecast.basis, p5=p5, p25=p25, p50=p50, p75=p75, p95=p95
+    )

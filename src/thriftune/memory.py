@@ -1,0 +1,120 @@
+"""The memory of this process: what it holds now, and the most that it held in a span of time."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+STATUS = Path("/proc/self/status")
+CLEAR = Path("/proc/self/clear_refs")
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+LARGEST_KEPT = 2**31 - 1
+RESET_PEAK = "5"  # proc_pid_clear_refs(5): the peak resident size becomes the present one
+CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
+@dataclass(eq=False)
+class Peak:
+    """The most bytes that were resident while it was watched; 0 until that has ended."""
+
+    bytes: int = 0
+
+
+_open: list[Peak] = []
+
+
+def resident_bytes() -> int:
+    """Bytes of this process that are in memory now."""
+    if sys.platform == "linux":
+        return _status("VmRSS")
+    import psutil  # type: ignore[import-untyped]
+
+    return int(psutil.Process().memory_info().rss)
+
+
+@contextmanager
+def peak() -> Iterator[Peak]:
+    """Watch the most that is resident from here to the end of the block; spans may nest.
+
+    Where the kernel does not let a process restart its own count, the peak is that since the process's start, which
+    is never too small.
+    """
+    _credit()
+    restart_peak()
+    seen = Peak()
+    _open.append(seen)
+    try:
+        yield seen
+    finally:
+        _credit()
+        _open.remove(seen)
+
+
+def _credit() -> None:
+    """Tell every open span what the count has come to, before someone restarts it."""
+    most = peak_bytes()
+    for span in _open:
+        span.bytes = max(span.bytes, most)
+
+
+def peak_bytes() -> int:
+    """The most bytes that were resident since the count was last restarted."""
+    if sys.platform == "linux":
+        return _status("VmHWM")
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+def restart_peak() -> None:
+    """Count the peak from now on, where the kernel lets us."""
+    if sys.platform == "linux":
+        try:
+            CLEAR.write_text(RESET_PEAK)
+        except OSError:  # a hardened container: the count goes on from the process's start
+            return
+
+
+@cache
+def keep_freed_memory() -> bool:
+    """Let the C library keep what is freed for what is allocated next, instead of giving it back to the kernel.
+
+    A training step allocates and frees the same large arrays again and again. glibc maps each anew, and the kernel
+    fills it with zeros page by page: on a CPU that takes longer than the arithmetic of a GELU. See mallopt(3).
+
+    Returns:
+        whether it does now: there is something to set in glibc only.
+    """
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT) and mallopt(M_TRIM_THRESHOLD, LARGEST_KEPT))
+
+
+def usable_bytes() -> int:
+    """Bytes that this process may still take: what the machine has free, or what its container's limit leaves."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    for path in CGROUP_LIMITS:
+        try:
+            limit = path.read_text().strip()
+        except OSError:
+            continue
+        if limit.isdigit():
+            return min(free, max(0, int(limit) - resident_bytes()))
+    return free
+
+
+def _status(field: str) -> int:
+    for line in STATUS.read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"the kernel does not tell {field}")

@@ -1,0 +1,126 @@
+"""Dropout for processors: the same chance for every element, from cheaper random numbers.
+
+PyTorch draws a dropout mask on a CPU by one thread, a number an element; in a small encoder's step that is an eighth
+of the time. Sixteen random bits an element are enough to keep it with a probability that is right to 1 in 65,536, and
+a generator that makes 64 of them at once (SFC64, by way of NumPy) is many times as fast. A mask depends on PyTorch's
+own generator alone, from which it draws its seed, so whatever `torch.manual_seed` makes repeatable stays so.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+STEPS = 2**16  # of the random numbers that an element is kept or dropped by
+ATTENTION_RATES = ("attention_probs_dropout_prob", "attention_dropout")  # as the families' configs name them
+ATTENTION = "thriftune"  # the name under which Transformers finds our attention
+
+
+class QuickDropout(nn.Module):
+    """`nn.Dropout`, with `quick_dropout` where it can be."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Drop elements of `values` (of any shape) in training, and none otherwise."""
+        return quick_dropout(values, self.p) if self.training else values
+
+    def extra_repr(self) -> str:
+        """As `nn.Dropout` has it."""
+        return f"p={self.p}"
+
+
+def quick_dropout(values: torch.Tensor, p: float) -> torch.Tensor:
+    """Each element becomes 0 with probability `p`, and is divided by `1 - p` otherwise (Srivastava et al., JMLR 2014).
+
+    Args:
+        values: of any shape; on another device than a CPU, and in another type than fp32, PyTorch's own dropout runs.
+        p: to the nearest 1 in 65,536.
+    """
+    if p == 0.0:
+        return values
+    if values.device.type != "cpu" or values.dtype != torch.float32:
+        return functional.dropout(values, p)
+    return values * _mask(values.shape, p)
+
+
+def _mask(shape: torch.Size, p: float) -> torch.Tensor:
+    """fp32 of a shape: 0 with probability `p`, `1 / (1 - p)` otherwise."""
+    seed = int(torch.randint(2**62, ()).item())
+    count = shape.numel()
+    words = np.random.Generator(np.random.SFC64(seed)).integers(
+        0, 2**64, size=-(-count // 4), dtype=np.uint64, endpoint=False
+    )
+    numbers = torch.from_numpy(words.view(np.int16)[:count])
+    dropped = round(p * STEPS)
+    kept = numbers >= dropped - STEPS // 2
+    return kept.to(torch.float32).mul_(STEPS / (STEPS - dropped)).view(shape)
+
+
+def make_dropout_quick(model: Any) -> None:
+    """Let a model of Transformers drop by `quick_dropout`: in its modules, and in its attention where it can choose."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child) is nn.Dropout:
+                setattr(module, name, QuickDropout(child.p))
+    drops = any(getattr(model.config, name, 0.0) for name in ATTENTION_RATES)
+    if drops and getattr(model.config, "_attn_implementation", None) == "sdpa":
+        _register_attention()
+        model.set_attn_implementation(ATTENTION)
+
+
+def _register_attention() -> None:
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    if ATTENTION not in ALL_ATTENTION_FUNCTIONS:
+        ALL_ATTENTION_FUNCTIONS.register(ATTENTION, _attention)
+        ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, sdpa_mask)
+
+
+def _attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Transformers' scaled dot-product attention; with dropout on a CPU, its arithmetic with `quick_dropout`.
+
+    Args:
+        module: whose attention it is.
+        query: (rows, heads, queries, head width).
+        key: (rows, heads, tokens, head width).
+        value: (rows, heads, tokens, head width).
+        attention_mask: broadcast to (rows, heads, queries, tokens); true where a token may be seen, or added numbers.
+        dropout: of the weights.
+        scaling: of the products; by default one over the root of the head width.
+
+    Returns:
+        (rows, queries, heads, head width), and no weights.
+    """
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    plain = key.shape[1] == query.shape[1] and not options.get("is_causal") and query.dtype == torch.float32
+    if dropout == 0.0 or query.device.type != "cpu" or not plain or getattr(module, "is_causal", False):
+        return sdpa_attention_forward(  # type: ignore[no-any-return]
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
+        )
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    weights = torch.matmul(query * scale, key.transpose(2, 3))
+    if attention_mask is not None:
+        if attention_mask.dtype == torch.bool:
+            weights = weights.masked_fill(~attention_mask, -torch.inf)
+        else:
+            weights = weights + attention_mask
+    weights = quick_dropout(weights.softmax(dim=-1), dropout)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), None

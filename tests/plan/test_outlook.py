@@ -1,0 +1,64 @@
+"""What is still to come: parts that are expected, sharpened and done, and what they add up to."""
+
+from decimal import Decimal
+
+import pytest
+
+from thriftune.budget.forecast import Forecast
+from thriftune.errors import CannotLand
+from thriftune.plan.outlook import Outlook
+from thriftune.plan.plan import Limits
+
+
+def limits(seconds: float) -> Limits:
+    return Limits(
+        seconds_used=2.0,
+        money_seconds=seconds,
+        time_seconds=seconds + 1,
+        price_per_hour=Decimal(36),
+        currency="USD",
+        spent_before=Decimal(0),
+        elapsed_before=0.0,
+    )
+
+
+@pytest.fixture
+def outlook() -> Outlook:
+    parts = Outlook()
+    for what, phase, seconds in (("load", "training", 3.0), ("train", "training", 50.0), ("tuned", "evaluation", 7.0)):
+        parts.expect(what, phase, Forecast.exact(seconds, "measured"))
+    return parts
+
+
+def test_what_comes_before_and_after_a_part_is_what_its_order_says(outlook):
+    assert (outlook.before("train").p50, outlook.after("train")) == (3.0, 7.0)
+    outlook.done("load")
+    assert outlook.before("train").p50 == 0.0
+
+
+def test_sharpening_keeps_the_order_and_does_not_bring_back_what_is_done(outlook):
+    outlook.sharpen("load", Forecast.exact(4.0, "measured"))
+    outlook.done("tuned")
+    outlook.sharpen("tuned", Forecast.exact(9.0, "measured"))
+    assert list(outlook.parts) == ["load", "train"]
+    assert outlook.before("train").p50 == 4.0
+
+
+def test_a_plan_needs_only_the_least_of_what_can_be_less(outlook):
+    outlook.sharpen("train", Forecast.exact(50.0, "probe"), Forecast.exact(5.0, "probe"))
+    plan = outlook.plan(limits(20.0))
+    assert plan.full.p50 == 60.0
+    assert not plan.fits_whole
+    plan.require()
+    assert plan.minimum_time() == 19  # 2 s used, 15 s to come and a tenth of them
+    assert plan.minimum_budget() == Decimal("0.19")
+    with pytest.raises(CannotLand, match=r"0\.19"):
+        outlook.plan(limits(14.0)).require()
+
+
+def test_the_memory_of_a_run_is_that_of_its_largest_phase(outlook):
+    outlook.memory["training"] = Forecast.lognormal(1000.0, 0.1, "probe")
+    outlook.memory["evaluation"] = Forecast.lognormal(900.0, 0.5, "probe")
+    most = outlook.plan(limits(100.0)).most_memory
+    assert most.p50 == 1000.0
+    assert most.p95 == pytest.approx(1350.0)
