@@ -127,6 +127,13 @@ def test_a_classifier_from_a_file_to_served_answers(tmp_path, model, home):
         assert answer["scores"] == client.post("/predict", json={"text": cleaned}).json()["scores"]
     assert cleaned.encode() == cleaned_by_the_release(line, DIRTY).encode()
 
+    (folder / "films.csv").unlink()  # what was done can be told without it; a run cannot
+    assert line.json("status")["state"] == "finished"
+    assert line.json("report")["verdict"]
+    ended = line.do("run")
+    assert ended.returncode == 2
+    assert "there is no such data file" in ended.stderr
+
 
 def cleaned_by_the_release(line: Line, text: str) -> str:
     """What the served model is given for a text."""

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def load_project(path: Path) -> Project:
-    """The project file, to report on what was done: a deadline that has passed since does not matter here.
+    """The project file, to report on what was done: it does not matter whether it could still be run.
 
     Raises:
         BadInput: it cannot be read, or says what cannot be.
     """
     from thriftune.project import Project
 
-    return Project.load(path, now=0.0)
+    return Project.load(path, to_run=False)
 
 
 @contextmanager

@@ -55,8 +55,8 @@ def priced(file: ProjectFile, table: PriceTable | None) -> tuple[Price | None, l
     return price, []
 
 
-def problems_in(file: ProjectFile, folder: Path, now: float) -> Iterator[Problem]:
-    """What the file says that the world does not bear out."""
+def problems_to_run(file: ProjectFile, folder: Path, now: float) -> Iterator[Problem]:
+    """What stands in the way of a run that begins now: a deadline that is past, data that is not there."""
     if isinstance(file.deadline, datetime) and file.deadline.timestamp() <= now:
         moment = f"{utc(now):%Y-%m-%d %H:%M} UTC"
         yield Problem(
@@ -67,7 +67,13 @@ def problems_in(file: ProjectFile, folder: Path, now: float) -> Iterator[Problem
             "give it more time",
         )
     for index, source in enumerate(file.data):
-        yield from _source_problems(source, index, file.objective.task, folder)
+        yield from _file_problems(source, index, folder)
+
+
+def problems_in(file: ProjectFile, folder: Path) -> Iterator[Problem]:
+    """What the file says that can never be."""
+    for index, source in enumerate(file.data):
+        yield from _source_problems(source, index, file.objective.task)
     for model in file.model_references:
         yield from _model_problems(model, folder)
     try:
@@ -76,7 +82,7 @@ def problems_in(file: ProjectFile, folder: Path, now: float) -> Iterator[Problem
         yield Problem(("select", "baselines"), error.what, error.found, error.expected, error.way_out)
 
 
-def _source_problems(source: Source, index: int, task: str, folder: Path) -> Iterator[Problem]:
+def _file_problems(source: Source, index: int, folder: Path) -> Iterator[Problem]:
     path = folder / source.file
     try:
         path = folder / Path(source.file).expanduser()
@@ -91,6 +97,9 @@ def _source_problems(source: Source, index: int, task: str, folder: Path) -> Ite
             f"a file, looked for at {shown(str(path))}",
             "name the file, from the project file's folder",
         )
+
+
+def _source_problems(source: Source, index: int, task: str) -> Iterator[Problem]:
     if source.task != task:
         yield Problem(
             ("data", index),

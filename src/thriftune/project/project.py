@@ -17,7 +17,7 @@ from thriftune.clock import SystemClock
 from thriftune.collect.options import Source
 from thriftune.errors import BadInput
 from thriftune.money.prices import Price, PriceTable
-from thriftune.project.checks import priced, problems_in
+from thriftune.project.checks import priced, problems_in, problems_to_run
 from thriftune.project.file import ProjectFile
 from thriftune.project.problems import problems_of, refusal, shown
 from thriftune.project.yamltext import read_yaml
@@ -53,7 +53,12 @@ class Project:
 
     @classmethod
     def load(
-        cls, path: str | Path = PROJECT_FILE, *, now: float | None = None, prices: PriceTable | None = None
+        cls,
+        path: str | Path = PROJECT_FILE,
+        *,
+        now: float | None = None,
+        prices: PriceTable | None = None,
+        to_run: bool = True,
     ) -> Self:
         """Read and check a project file.
 
@@ -61,14 +66,23 @@ class Project:
             path: the file.
             now: the instant (UTC seconds) that deadlines and the ages of prices are measured at; by default, now.
             prices: the price table; by default the shipped one under the user's own.
+            to_run: False to report on what was done: a deadline may have passed and data may be gone since.
 
         Raises:
             BadInput: the file cannot be read, or says what cannot be; the message lists every problem.
         """
-        return cls.parse(_read_text(Path(path)), Path(path), now=now, prices=prices)
+        return cls.parse(_read_text(Path(path)), Path(path), now=now, prices=prices, to_run=to_run)
 
     @classmethod
-    def parse(cls, text: str, path: Path, *, now: float | None = None, prices: PriceTable | None = None) -> Self:
+    def parse(
+        cls,
+        text: str,
+        path: Path,
+        *,
+        now: float | None = None,
+        prices: PriceTable | None = None,
+        to_run: bool = True,
+    ) -> Self:
         """`load` of a text that stands, or shall stand, at `path`.
 
         Raises:
@@ -83,7 +97,9 @@ class Project:
         except ValidationError as error:
             raise refusal(path, document, problems_of(error)) from None
         price, problems = priced(file, prices)
-        problems = [*problems_in(file, path.parent, instant), *problems]
+        problems = [*problems_in(file, path.parent), *problems]
+        if to_run:
+            problems = [*problems_to_run(file, path.parent, instant), *problems]
         if problems or price is None:
             raise refusal(path, document, problems)
         warning = price.warning(instant)
