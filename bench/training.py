@@ -188,11 +188,16 @@ def train_with(trainer: Any, baton: Baton) -> None:
     trainer.train()
 
 
-def train_ours(baton: Baton, task: Any, train: Any, recipe: Any, precision: str) -> Any:
+def train_ours(
+    baton: Baton, task: Any, train: Any, recipe: Any, precision: str, cache_of: Callable[[Any], Any] | None = None
+) -> Any:
     """Thriftune's own loop over encoded rows, without budget and so without governor; returns the trained model.
 
     Its events go to a database on disk as in a run. The one validation that the loop makes at its end is outside the
     clock, and looks at one row.
+
+    Args:
+        cache_of: makes the prefix cache of the model, inside the clock; None trains without one.
     """
     import torch
 
@@ -232,6 +237,7 @@ def train_ours(baton: Baton, task: Any, train: Any, recipe: Any, precision: str)
         how = Machine(device=device, precision=precision, threads=torch.get_num_threads())
         loop = Loop(task, task.build(), train, one_row, recipe, how, watch)
         baton.begin()
+        loop.prefix_cache = cache_of(loop.model) if cache_of else None
         loop.run(loop.full_steps + 1, Costs(SLOW, 0.0, 0.0, 0.0))
         events.close()
         store.close()

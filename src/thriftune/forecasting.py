@@ -232,9 +232,10 @@ def affordable_steps(session: Session, bench: Bench) -> int:
     remaining = session.limits().seconds - session.outlook.before("train").p50
     tail = session.outlook.after("train") + TAIL_FLOOR
     options = session.project.file.train
-    return train.governor_of(
+    governor = train.governor_of(
         bench.work, bench.costs, None, options, lambda: remaining, tail, session.project.file.plan.dead_band
-    ).planned(bench.costs.seconds_per_token * bench.work.mean_step_tokens)
+    )
+    return train.best_way(bench.work, bench.costs, options, governor)[1]
 
 
 def tell_actuals(session: Session) -> None:

@@ -59,9 +59,10 @@ class Governor:
         """Seconds left before the tail must begin; negative when it should have begun."""
         return self.remaining() - self.tail_seconds
 
-    def affordable(self, step_seconds: float) -> int:
-        """How many more steps of `step_seconds` fit before the tail must begin."""
-        return max(0, math.floor(self.free() / (self.caution * self.overheads.step_seconds(step_seconds))))
+    def affordable(self, step_seconds: float, free: float | None = None) -> int:
+        """How many more steps of `step_seconds` fit into `free` seconds, by default all before the tail must begin."""
+        free = self.free() if free is None else free
+        return max(0, math.floor(free / (self.caution * self.overheads.step_seconds(step_seconds))))
 
     def planned(self, step_seconds: float) -> int:
         """The number of steps to begin with."""

@@ -17,7 +17,8 @@ from torch.nn import functional
 
 from thriftune.errors import BadInput
 from thriftune.models.dropout import make_dropout_quick
-from thriftune.models.load import load_decoder, load_tokenizer
+from thriftune.models.load import layer_list, load_decoder, load_tokenizer
+from thriftune.models.prefix import freeze_first, still_prefix
 from thriftune.models.quiet import quiet_transformers
 from thriftune.models.reference import ModelFolder
 from thriftune.tasks.base import TASK_FILE, Batch, Encoded, Message, Prediction, Request
@@ -52,6 +53,7 @@ class ChatTask:
         max_tokens: longer conversations are cut at the end (and counted).
         lora: the adapters, or None to train every weight.
         max_new_tokens: the longest answer to generate.
+        frozen_layers: how many of the first layers have no adapters, or stay as they are where every weight is trained.
     """
 
     model: ModelFolder
@@ -59,6 +61,7 @@ class ChatTask:
     max_tokens: int = 1024
     lora: LoraShape | None = LoraShape()
     max_new_tokens: int = 96
+    frozen_layers: int = 0
 
     name = "chat"
     primary_metric = "rougeL"
@@ -83,7 +86,9 @@ class ChatTask:
     def build(self) -> torch.nn.Module:
         torch.manual_seed(self.seed)
         model = load_decoder(self.model.path, torch.float32)
+        freeze_first(model, self.frozen_layers)
         if self.lora is None:
+            still_prefix(model)
             return model
         from peft import LoraConfig, get_peft_model
 
@@ -92,11 +97,13 @@ class ChatTask:
             lora_alpha=self.lora.alpha,
             lora_dropout=self.lora.dropout,
             target_modules="all-linear",
+            layers_to_transform=list(range(self.frozen_layers, len(layer_list(model)))) if self.frozen_layers else None,
             task_type="CAUSAL_LM",
         )
         with quiet_transformers():
             adapted = cast(torch.nn.Module, get_peft_model(cast(Any, model), config))
         make_dropout_quick(adapted)
+        still_prefix(adapted)
         return adapted
 
     def prompt(self, messages: list[Message]) -> str:
@@ -200,6 +207,7 @@ class ChatTask:
             "lora": None if self.lora is None else vars(self.lora),
             "template": self._tokenizer.chat_template,
             "max_new_tokens": self.max_new_tokens,
+            "frozen_layers": self.frozen_layers,
         }
 
 

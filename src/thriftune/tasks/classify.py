@@ -18,7 +18,8 @@ from torch.nn import functional
 from thriftune.metrics import classification
 from thriftune.models.dropout import make_dropout_quick
 from thriftune.models.first_token import read_first_token_only
-from thriftune.models.load import layer_list, load_encoder, load_encoder_classifier, load_tokenizer
+from thriftune.models.load import load_encoder, load_encoder_classifier, load_tokenizer
+from thriftune.models.prefix import freeze_first, still_prefix
 from thriftune.models.quiet import quiet_transformers
 from thriftune.models.reference import ModelFolder
 from thriftune.tasks.base import TASK_FILE, Batch, Encoded, Prediction, Request
@@ -63,8 +64,11 @@ class ClassifyTask:
     def build(self) -> torch.nn.Module:
         torch.manual_seed(self.seed)
         model = self._quick(load_encoder_classifier(self.model.path, list(self.labels), self.dropout))
-        if self.head_only or self.frozen_layers:
-            freeze_prefix(model, None if self.head_only else self.frozen_layers)
+        if self.head_only:
+            freeze_body(model)
+        else:
+            freeze_first(model, self.frozen_layers)
+        still_prefix(model)
         return model
 
     def encode(self, frame: pl.DataFrame) -> Encoded:
@@ -151,19 +155,11 @@ class ClassifyTask:
         }
 
 
-def freeze_prefix(model: torch.nn.Module, layers: int | None) -> None:
-    """Freeze the embeddings and the first `layers` layers, or with None everything but the head."""
+def freeze_body(model: torch.nn.Module) -> None:
+    """Freeze everything but the head."""
     base = cast(torch.nn.Module, getattr(model, str(model.base_model_prefix)))
     for parameter in base.parameters():
         parameter.requires_grad = False
-    if layers is not None:
-        for layer in list(layer_list(model))[layers:]:
-            for parameter in layer.parameters():
-                parameter.requires_grad = True
-        pooler = getattr(base, "pooler", None)
-        if pooler is not None:
-            for parameter in pooler.parameters():
-                parameter.requires_grad = True
 
 
 @torch.inference_mode()

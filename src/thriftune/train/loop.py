@@ -40,6 +40,7 @@ from thriftune.train.checkpoint import (
 )
 from thriftune.train.machine import Machine
 from thriftune.train.optimizer import adamw
+from thriftune.train.prefix_cache import PrefixCache
 from thriftune.train.schedule import Pace, rate_factor
 
 BLOCK_SECONDS = 0.5  # steps are reserved and metered in blocks of about this long
@@ -69,6 +70,23 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class PrefixCosts:
+    """What the frozen prefix's cache takes and gives here.
+
+    Args:
+        depth: how many layers are passed by.
+        seconds_per_token: to compute a token's states, once.
+        update_seconds_per_token: an update's seconds with the states given, per padded token.
+        bytes_per_token: that the states take on the disk.
+    """
+
+    depth: int
+    seconds_per_token: float
+    update_seconds_per_token: float
+    bytes_per_token: int
+
+
+@dataclass(frozen=True)
 class Costs:
     """What the parts of training take here, from the probe.
 
@@ -77,12 +95,14 @@ class Costs:
         validation: seconds of one pass over the validation split.
         checkpoint: seconds to write one.
         peak_bytes: the most of this process that will be in memory while it trains.
+        prefix: of the frozen first layers, where there are any that can be passed by.
     """
 
     seconds_per_token: float
     validation: float
     checkpoint: float
     peak_bytes: float
+    prefix: PrefixCosts | None = None
 
     @property
     def validation_upper(self) -> float:
@@ -171,6 +191,7 @@ class Loop:
         self.full_steps = recipe.epochs * self.epoch_updates
         self.step_tokens = mean_update_tokens(train.lengths, recipe.rows_per_update, recipe.seed)
 
+        self.prefix_cache: PrefixCache | None = None  # the states of `train` under the frozen first layers
         self.step = 0
         self.checkpoint_upper = math.inf  # seconds to reserve for one: the probe's, then the slowest so far
         self.validated = -1  # the step of the latest validation
@@ -224,7 +245,8 @@ class Loop:
         total = torch.zeros((), device=self.machine.device)
         for part in parts:
             batch = {name: t.to(self.machine.device) for name, t in self.task.batch(self.train, part).items()}
-            with self.machine.autocast():
+            states = nullcontext() if self.prefix_cache is None else self.prefix_cache.given(part, batch)
+            with states, self.machine.autocast():
                 loss = self.task.loss(self.model, batch) / weight
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()

@@ -83,6 +83,12 @@ class TrainOptions(Options):
     freeze_layers: int = Field(
         default=0, ge=0, le=1000, description="No layer: frozen layers cost quality, which is measured elsewhere"
     )
+    prefix_cache_gb: float = Field(
+        default=8.0,
+        ge=0,
+        le=100_000,
+        description="GB of the disk for what frozen first layers answer, kept where that saves time; 0 keeps nothing",
+    )
     max_tokens: AutoInt = Field(
         default=None,
         ge=8,
@@ -114,6 +120,11 @@ class TrainOptions(Options):
         if self.method != "auto":
             return self.method
         return "lora" if task == "chat" else "full"
+
+    @property
+    def prefix_cache_bytes(self) -> float:
+        """`prefix_cache_gb` in bytes."""
+        return self.prefix_cache_gb * 1e9
 
     def batch_rows_for(self, task: str) -> int:
         """Rows an update, "auto" resolved for the task."""

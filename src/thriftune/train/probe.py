@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from statistics import median
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from thriftune.artifacts import write_file_atomic
 from thriftune.memory import peak, resident_bytes
+from thriftune.models.load import layer_list
+from thriftune.models.prefix import Prefix, frozen_depth
 from thriftune.tasks.base import Encoded, Task
 from thriftune.tasks.batches import micro_batches, padded_tokens, sorted_batches, take
 from thriftune.train.checkpoint import load_trained, trained_state
-from thriftune.train.loop import Costs, Loop
+from thriftune.train.loop import Costs, Loop, PrefixCosts
+from thriftune.train.prefix_cache import Needs, PrefixCache, prefix_states
 
 VALIDATION_ROWS = 64
 DISK_PROBE_BYTES = 16 * 2**20
@@ -30,6 +36,7 @@ def probe_costs(loop: Loop, seconds: float, scratch: Path) -> Costs:
     """
     before = trained_state(loop.model)
     rates, peak_bytes = _steps(loop, seconds)
+    prefix = _prefix_costs(loop)
     load_trained(loop.model, before)
     loop.optimizer.state.clear()
     loop.padded = loop.real = 0
@@ -39,6 +46,7 @@ def probe_costs(loop: Loop, seconds: float, scratch: Path) -> Costs:
         validation=_validation_seconds(loop.task, loop, loop.validation),
         checkpoint=4 * state_bytes * _seconds_per_byte(scratch),  # weights, two moments, the best so far
         peak_bytes=peak_bytes,
+        prefix=prefix,
     )
 
 
@@ -56,6 +64,51 @@ def _steps(loop: Loop, seconds: float) -> tuple[list[float], float]:
             if time.monotonic() - began >= seconds:
                 break
     return rates[1:], _peak_bytes(loop, settled, seen.bytes)
+
+
+def _prefix_costs(loop: Loop) -> PrefixCosts | None:
+    """What the frozen first layers cost, and an update without them; None where there are none that can be passed by.
+
+    The loss with given states must be that with computed ones: where a family's layers cannot be passed by, it is not.
+    """
+    depth = min(frozen_depth(loop.model), len(layer_list(loop.model)) - 1)
+    if depth < 1:
+        return None
+    prefix = Prefix(loop.model, depth)
+    needs = Needs(loop.task, loop.train, loop.machine, depth)
+    step = min(range(loop.epoch_updates), key=lambda step: abs(_most_tokens(loop, step) - loop.step_tokens))
+    rows = loop.rows_of(step)
+    began = time.monotonic()
+    try:
+        flat = prefix_states(loop.model, prefix, needs, rows)
+        seconds = time.monotonic() - began
+        ends = np.cumsum(loop.train.lengths[rows])
+        states = dict(zip(rows.tolist(), np.split(flat, ends[:-1]), strict=True))
+        cache = PrefixCache(prefix, states.__getitem__)
+        same = _same_loss(loop, cache, rows)
+    except (RuntimeError, IndexError, TypeError, ValueError):
+        same = False
+    if not same:
+        prefix.release()
+        return None
+    loop.prefix_cache = cache
+    _timed_update(loop, step)
+    update = _timed_update(loop, step)
+    loop.prefix_cache = None
+    prefix.release()
+    padded = padded_tokens(loop.train.lengths, [rows])
+    return PrefixCosts(depth, seconds / padded, update, flat.shape[1] * flat.itemsize)
+
+
+@torch.no_grad()
+def _same_loss(loop: Loop, cache: PrefixCache, rows: NDArray[np.int64]) -> bool:
+    losses = []
+    for states in (False, True):
+        batch = loop.task.batch(loop.train, rows)
+        torch.manual_seed(0)
+        with cache.given(rows, batch) if states else nullcontext(), loop.machine.autocast():
+            losses.append(float(loop.task.loss(loop.model, batch)))
+    return bool(np.isclose(losses[0], losses[1], rtol=1e-3 if loop.machine.precision == "bf16" else 1e-5))
 
 
 def _timed_update(loop: Loop, step: int) -> float:

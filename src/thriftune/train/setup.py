@@ -102,6 +102,7 @@ def _chat(model: ModelFolder, options: TrainOptions, seed: int, train: pl.DataFr
         seed=seed,
         max_tokens=_limit(model, options, "chat"),
         lora=shape if options.method_for("chat") == "lora" else None,
+        frozen_layers=options.freeze_layers,
     )
     encoded = task.encode(train)
     longest = int(np.ceil(np.quantile(encoded.weights, ANSWER_QUANTILE))) + 1

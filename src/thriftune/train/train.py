@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,16 @@ import transformers
 
 from thriftune.artifacts import Artifact, recipe_key
 from thriftune.budget.decisions import Decisions
-from thriftune.budget.forecast import Forecast, total
+from thriftune.budget.forecast import Forecast
 from thriftune.budget.governor import Governor, Overheads
 from thriftune.context import Context
+from thriftune.models.prefix import Prefix
 from thriftune.tasks.base import Encoded, Task
 from thriftune.train.batches import mean_update_tokens, updates_per_epoch
 from thriftune.train.loop import Costs, Loop, Outcome, Recipe, Supervision
 from thriftune.train.machine import Machine
 from thriftune.train.options import TrainOptions
+from thriftune.train.prefix_cache import FOLDER, Needs, PrefixCache, open_or_build
 
 STAGE_VERSION = 1
 ABOUT_FILE = "thriftune-model.json"  # how the training ended, and what a server must know
@@ -72,6 +74,11 @@ class Work:
     def mean_step_tokens(self) -> float:
         """Padded tokens of an average update of the first epoch."""
         return mean_update_tokens(self.train.lengths, self.recipe.rows_per_update, self.recipe.seed)
+
+    @property
+    def train_tokens(self) -> int:
+        """Tokens of the training rows, once."""
+        return int(self.train.offsets[-1])
 
     @property
     def full_steps(self) -> int:
@@ -124,10 +131,45 @@ def overheads(work: Work, costs: Costs, every: int, options: TrainOptions) -> Ov
 
 
 def estimate(work: Work, costs: Costs, every: int, steps: int, options: TrainOptions) -> Forecast:
-    """Seconds of `steps` updates with their validations and checkpoints, from the probe."""
-    step = overheads(work, costs, every, options).step_seconds(costs.seconds_per_token * work.mean_step_tokens)
-    final = costs.validation
-    return total([Forecast.lognormal(steps * step + final, PROBE_SPREAD, "probe")])
+    """Seconds of `steps` updates with their validations and checkpoints, from the probe; the frozen first layers kept
+    where that is quicker."""
+    beside = overheads(work, costs, every, options)
+    ways = [way.first + steps * beside.step_seconds(way.step) for way in ways_to_train(work, costs, options)]
+    return Forecast.lognormal(min(ways) + costs.validation, PROBE_SPREAD, "probe")
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to compute the same updates.
+
+    Args:
+        cached: whether the frozen first layers' states are kept.
+        first: seconds before the first update.
+        step: seconds an update.
+    """
+
+    cached: bool
+    first: float
+    step: float
+
+
+def ways_to_train(work: Work, costs: Costs, options: TrainOptions) -> list[Way]:
+    """Without the prefix cache, and with it where there is a frozen prefix and room for its states."""
+    ways = [Way(False, 0.0, costs.seconds_per_token * work.mean_step_tokens)]
+    if costs.prefix is not None and work.train_tokens * costs.prefix.bytes_per_token <= options.prefix_cache_bytes:
+        first = costs.prefix.seconds_per_token * work.train_tokens
+        ways.append(Way(True, first, costs.prefix.update_seconds_per_token * work.mean_step_tokens))
+    return ways
+
+
+def best_way(work: Work, costs: Costs, options: TrainOptions, governor: Governor) -> tuple[Way, int]:
+    """The way that leads to most updates in what is left, or to all of them in least time; and how many."""
+    ways = []
+    for way in ways_to_train(work, costs, options):
+        steps = min(governor.full_steps, governor.affordable(way.step, governor.free() - way.first))
+        ways.append((-steps, way.first + steps * governor.overheads.step_seconds(way.step), way))
+    steps, _, way = min(ways, key=lambda entry: entry[:2])
+    return way, -steps
 
 
 def minimum(work: Work, costs: Costs) -> Forecast:
@@ -196,8 +238,11 @@ def run(
     def write(folder: Path) -> None:
         every = decisions.take("validate_every", lambda: validate_every(work, costs))
         governor = governor_of(work, costs, every, options, context.meter.remaining_seconds, tail_seconds, dead_band)
-        step_seconds = costs.seconds_per_token * work.mean_step_tokens
-        decisions.take("planned_steps", lambda: _first_plan(governor, step_seconds))
+        cache = _prefix_cache(work, model, machine, costs, governor, options, decisions, context)
+        per_token = costs.seconds_per_token
+        if cache is not None and costs.prefix is not None:
+            per_token = costs.prefix.update_seconds_per_token
+        decisions.take("planned_steps", lambda: _first_plan(governor, per_token * work.mean_step_tokens))
         loop = Loop(
             work.task,
             model,
@@ -216,13 +261,61 @@ def run(
                 interrupted=interrupted,
             ),
         )
-        outcome = loop.run(every, costs)
+        loop.prefix_cache = cache
+        outcome = loop.run(every, replace(costs, seconds_per_token=per_token))
+        if cache is not None:
+            cache.prefix.release()
         work.task.save(loop.model, folder)
         (folder / ABOUT_FILE).write_text(json.dumps(about | {"outcome": asdict(outcome)}, indent=1))
 
     artifact = context.artifacts.build("train", work.key, {"recipe": asdict(work.recipe)}, write)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return open_tuned(artifact)
+
+
+def _prefix_cache(
+    work: Work,
+    model: torch.nn.Module,
+    machine: Machine,
+    costs: Costs,
+    governor: Governor,
+    options: TrainOptions,
+    decisions: Decisions,
+    context: Context,
+) -> PrefixCache | None:
+    """The states of the training rows under the frozen first layers, where keeping them is the better way."""
+    if costs.prefix is None:
+        return None
+    probed, opened = costs.prefix, []
+
+    def build() -> PrefixCache:
+        return open_or_build(
+            context.root / FOLDER,
+            model,
+            Prefix(model, probed.depth),
+            Needs(work.task, work.train, machine, probed.depth),
+            probed.seconds_per_token,
+            options.prefix_cache_bytes,
+            lambda what, upper: context.meter.unit("training", what, upper),
+        )
+
+    def choose() -> tuple[bool, str]:
+        way, steps = best_way(work, costs, options, governor)
+        plain, *kept = ways_to_train(work, costs, options)
+        if not kept:
+            return False, "the states would not fit into train.prefix_cache_gb"
+        because = (
+            f"computing the first {probed.depth} layers' states takes {kept[0].first:.1f} s; then an update takes "
+            f"{kept[0].step:.3f} s instead of {plain.step:.3f} s, {steps} times"
+        )
+        if way.cached:
+            opened.append(build())
+        return way.cached, because
+
+    used = decisions.take("prefix_cache", choose)
+    if not used:
+        return None
+    return opened[0] if opened else build()
 
 
 def open_tuned(artifact: Artifact) -> TunedModel:
