@@ -219,6 +219,20 @@ def test_a_run_that_was_cut_to_its_deadline_and_killed_is_what_its_recorded_deci
 
 
 @pytest.mark.slow
+def test_a_run_with_frozen_layers_that_was_killed_is_what_its_recorded_decisions_say(tmp_path, model, home):
+    line = classifier(tmp_path / "films", model, home)
+    path = line.folder / "thriftune.yaml"
+    path.write_text(path.read_text().replace("train: {", "train: {freeze_layers: 1, "))
+    for kill in ("step.done:7", "checkpoint.renamed"):
+        line.run_killed_at(kill)
+    finish(line)
+    (kept,) = [event for event in line.events("decision") if event["what"] == "prefix_cache"]
+    assert "computing the first 1 layers' states takes" in kept["because"]
+    assert (line.folder / ".thriftune" / "prefix").is_dir() == kept["chosen"]
+    assert replayed_weights(line, tmp_path) == line.weights()
+
+
+@pytest.mark.slow
 def test_a_second_run_watches_the_one_at_work_and_ends_as_it_does(tmp_path, model, home):
     line = classifier(tmp_path / "films", model, home)
     first = line.start("run")
