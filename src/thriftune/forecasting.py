@@ -44,7 +44,7 @@ LANDING_SLACK = 0.1  # how far below what is left the governor may end training:
 TAIL_FLOOR = 1.0  # seconds kept free for the small things between the parts after training
 ANSWER_SPREAD = 0.3  # 95th percentile over the median of a predictor's time, once a sample of rows was timed
 SAVE_SPREAD = 1.0
-MEMORY_SPREAD = 0.1  # the same for training's peak, from real updates
+MEMORY_SPREAD = 0.15  # the same for training's peak, from real updates
 ANSWER_MEMORY_SPREAD = 0.25  # and for evaluation's, from a few answers
 
 

@@ -105,4 +105,4 @@ def test_the_probe_leaves_the_model_as_it_was_and_foretells_the_peak(model, even
         for step in range(loop.epoch_updates):
             loop.update(step)
     assert seen.bytes - at_first > 100 * 2**20
-    assert costs.peak_bytes - at_first == pytest.approx(seen.bytes - at_first, rel=0.25)
+    assert costs.peak_bytes - at_first == pytest.approx(seen.bytes - at_first, rel=0.35)

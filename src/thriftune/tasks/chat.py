@@ -97,7 +97,7 @@ class ChatTask:
             lora_alpha=self.lora.alpha,
             lora_dropout=self.lora.dropout,
             target_modules="all-linear",
-            layers_to_transform=list(range(self.frozen_layers, len(layer_list(model)))) if self.frozen_layers else None,
+            exclude_modules=self._without_adapters(model),
             task_type="CAUSAL_LM",
         )
         with quiet_transformers():
@@ -105,6 +105,12 @@ class ChatTask:
         make_dropout_quick(adapted)
         still_prefix(adapted)
         return adapted
+
+    def _without_adapters(self, model: torch.nn.Module) -> list[str] | None:
+        """The names of the linear layers inside the frozen first layers."""
+        frozen = {module for layer in list(layer_list(model))[: self.frozen_layers] for module in layer.modules()}
+        named = [name for name, m in model.named_modules() if m in frozen and isinstance(m, torch.nn.Linear)]
+        return named or None
 
     def prompt(self, messages: list[Message]) -> str:
         """The conversation as the model reads it, up to where its answer begins."""
