@@ -43,7 +43,7 @@ FURTHER = ("ratio_best", "fraction_of_roofline", "by_precision", "losses", "peak
 def cells(quick: bool) -> list[Settings]:
     """One cell a seed."""
     threads = len(os.sched_getaffinity(0))
-    size = {"rows": 24, "held_out": 8} if quick else {"rows": 400, "held_out": 200}
+    size = {"rows": 24, "held_out": 8} if quick else {"rows": 240, "held_out": 160}
     seeds = SEEDS[:1] if quick else SEEDS
     return [size | {"seed": seed, "updates_per_block": 1 if quick else 5, "threads": threads} for seed in seeds]
 
