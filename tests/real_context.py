@@ -17,8 +17,11 @@ from thriftune.store import open_store
 
 
 @contextmanager
-def open_context(root: Path, phase: str, budget: str = "1000") -> Iterator[Context]:
-    """The first attempt of a project that has a budget for one phase, on a machine that costs 3,600 an hour."""
+def open_context(root: Path, phase: str, budget: str = "1000000") -> Iterator[Context]:
+    """The first attempt of a project that has a budget for one phase, on a machine that costs 3,600 an hour.
+
+    The machine is paid from the process's start, and the tests before this one were long.
+    """
     clock = SystemClock()
     store = open_store(f"sqlite:///{root}/thriftune.db")
     attempt = open_attempt(store, clock, "test", "recipe").attempt

@@ -131,17 +131,17 @@ def expect_sized(session: Session, size: Size) -> None:
     file = session.project.file
     task, reference = file.objective.task, file.model_references[0]
     session.sharpen("encode", f"encode/{reference}", size.rows, PRIOR_ENCODE_ROW)
-    session.sharpen("baselines", f"baselines/{task}", baselines_seconds(session, size))
+    session.sharpen("baselines", f"baselines-relative/{task}", baselines_seconds(session, size))
     answer = session.record.forecast(f"answer/{reference}", prior=PRIOR_ANSWER_ROW[task])
     for who in ("untuned", "tuned"):
         expect_answers(session, who, size, answer)
-    session.sharpen("verdict", f"verdict/{task}", verdict_seconds(session, size))
+    session.sharpen("verdict", f"verdict-relative/{task}", verdict_seconds(session, size))
 
 
 def expect_answers(session: Session, who: str, size: Size, row_seconds: Forecast) -> None:
     """Sharpen what a predictor's answers to the test split will take, with the measuring of them."""
     task = session.project.file.objective.task
-    measuring = session.record.forecast(f"measure/{task}", measuring_seconds(session, size))
+    measuring = session.record.forecast(f"measure-relative/{task}", measuring_seconds(session, size))
     answers = row_seconds.scaled(asked_rows(session, size.test))
     session.outlook.sharpen(who, total([answers, measuring]))
 

@@ -158,7 +158,7 @@ def _baselines(session: Session, splits: Splits) -> list[Scores]:
 
     file, context = session.project.file, session.context
     amount = baselines_seconds(session, size_of(splits))
-    with session.part("baselines", f"baselines/{splits.task}", amount, metered=False) as span:
+    with session.part("baselines", f"baselines-relative/{splits.task}", amount, metered=False) as span:
         selection = select.run(splits, file.select, context, session.upper("baselines"))
         span.reused = selection.reused
         test = pl.read_parquet(splits.test)
@@ -310,7 +310,9 @@ def _untuned(session: Session, splits: Splits, task: Task) -> Scores:
         scores = _scored(session, span, task.untuned(), identity, test, splits, upper_seconds=upper)
     if not span.reused:
         session.record.add(f"answer/{reference}", scores.seconds, asked)
-        session.record.add(f"measure/{splits.task}", span.seconds - scores.seconds, measuring_seconds(session, size))
+        session.record.add(
+            f"measure-relative/{splits.task}", span.seconds - scores.seconds, measuring_seconds(session, size)
+        )
         row_seconds = Forecast.lognormal(scores.seconds / asked, ANSWER_SPREAD, "measured")
         expect_answers(session, "tuned", size, row_seconds)
     return scores
@@ -375,7 +377,7 @@ def _evaluate(session: Session, splits: Splits, task: Task, baselines: list[Scor
 
         latency = measure_latency(predictor, test, file.evaluate, context)
     upper = session.upper("verdict")
-    with session.part("verdict", f"verdict/{splits.task}", verdict_seconds(session, size), metered=False):
+    with session.part("verdict", f"verdict-relative/{splits.task}", verdict_seconds(session, size), metered=False):
         return evaluate.conclude(
             scores, baselines, file.evaluate, context, target=target, latency=latency, upper_seconds=upper
         )

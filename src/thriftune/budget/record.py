@@ -94,9 +94,11 @@ def _spread(seen: list[float]) -> float:
 
     The variance of the logarithm has a scaled inverse chi-squared prior (Gelman et al., Bayesian Data Analysis,
     section 2.6) worth PRIOR_FIGURES observations; the next figure deviates from a centre that is itself uncertain.
+    However uneven the figures, they tell no less than nothing would.
     """
     prior = math.log1p(RECORD_SPREAD) / NormalDist().inv_cdf(0.95)
     centre = math.log(max(median(seen), TINY))
     squares = math.fsum((math.log(max(figure, TINY)) - centre) ** 2 for figure in seen)
     variance = (PRIOR_FIGURES * prior**2 + squares) / (PRIOR_FIGURES + len(seen) - 1)
-    return math.expm1(NormalDist().inv_cdf(0.95) * math.sqrt(variance * (1 + 1 / len(seen))))
+    spread = math.expm1(NormalDist().inv_cdf(0.95) * math.sqrt(variance * (1 + 1 / len(seen))))
+    return min(spread, PRIOR_SPREAD)
