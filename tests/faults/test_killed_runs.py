@@ -101,6 +101,17 @@ def assert_little_was_done_twice(line: Line, kills: int) -> None:
     assert again <= kills * (1.0 + 2.0)  # train.checkpoint_seconds, and the block and validation that end after it
 
 
+def assert_kills_leave_the_weights_of(undisturbed: Line, line: Line, kills: tuple[str, ...]) -> None:
+    """A run killed at these points in turn, and then let go on to its end."""
+    began = time.monotonic()
+    for kill in kills:
+        line.run_killed_at(kill)
+    finish(line)
+    assert line.weights() == undisturbed.weights()
+    assert_the_books_are_right(line, time.monotonic() - began, len(kills) + 1)
+    assert_little_was_done_twice(line, len(kills))
+
+
 def test_every_crash_point_is_among_the_kills():
     assert {kill.partition(":")[0] for kill in KILLS} == set(CRASH_POINTS)
 
@@ -152,13 +163,7 @@ def test_a_chat_model_that_was_killed_ends_with_the_weights_of_an_undisturbed_on
     undisturbed = chat(tmp_path / "undisturbed", model, home)
     finish(undisturbed)
     line = chat(tmp_path / "killed", model, home)
-    began = time.monotonic()
-    for kill in CHAT_KILLS:
-        line.run_killed_at(kill)
-    finish(line)
-    assert line.weights() == undisturbed.weights()
-    assert_the_books_are_right(line, time.monotonic() - began, len(CHAT_KILLS) + 1)
-    assert_little_was_done_twice(line, len(CHAT_KILLS))
+    assert_kills_leave_the_weights_of(undisturbed, line, CHAT_KILLS)
 
 
 @pytest.mark.slow
@@ -166,13 +171,7 @@ def test_a_run_on_a_database_server_that_was_killed_ends_with_the_weights_of_an_
     tmp_path, model, home, reference, fresh_postgres_url
 ):
     line = classifier(tmp_path / "films", model, home, database=fresh_postgres_url)
-    began = time.monotonic()
-    for kill in SERVER_KILLS:
-        line.run_killed_at(kill)
-    finish(line)
-    assert line.weights() == reference.weights()
-    assert_the_books_are_right(line, time.monotonic() - began, len(SERVER_KILLS) + 1)
-    assert_little_was_done_twice(line, len(SERVER_KILLS))
+    assert_kills_leave_the_weights_of(reference, line, SERVER_KILLS)
     assert not (line.folder / ".thriftune" / "thriftune.db").exists()
 
 

@@ -38,6 +38,11 @@ def frozen_depth(model: nn.Module) -> int:
     return depth
 
 
+def passable_depth(model: nn.Module) -> int:
+    """How many of the first layers may be passed by: the frozen ones, but for the model's last."""
+    return min(frozen_depth(model), len(layer_list(model)) - 1)
+
+
 def freeze_first(model: nn.Module, layers: int) -> None:
     """Freeze the first layers and, with them, what stands before; with 0 nothing is frozen.
 

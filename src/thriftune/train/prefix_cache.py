@@ -127,12 +127,13 @@ def open_or_build(
         about = read_whole(folder).about
     except NotWhole:
         began = time.monotonic()
-        _make_room(root, states_bytes(needs.encoded, _width(model, prefix, needs)), most_bytes, needs.key)
+        width = _width(model, prefix, needs)
+        _make_room(root, states_bytes(needs.encoded, width), most_bytes, needs.key)
 
         def write(target: Path) -> None:
-            _write_states(target / STATES, model, prefix, needs, seconds_per_token, unit)
+            _write_states(target / STATES, model, prefix, needs, width, seconds_per_token, unit)
 
-        about = {"width": _width(model, prefix, needs), "seconds": time.monotonic() - began}
+        about = {"width": width, "seconds": time.monotonic() - began}
         write_folder(folder, write, about=about)
     offsets = needs.encoded.offsets
     shape = (int(offsets[-1]), int(about["width"]))
@@ -141,11 +142,17 @@ def open_or_build(
 
 
 def _write_states(
-    path: Path, model: torch.nn.Module, prefix: Prefix, needs: Needs, seconds_per_token: float, unit: Unit
+    path: Path,
+    model: torch.nn.Module,
+    prefix: Prefix,
+    needs: Needs,
+    width: int,
+    seconds_per_token: float,
+    unit: Unit,
 ) -> None:
     encoded, machine = needs.encoded, needs.machine
     batches = sorted_batches(encoded.lengths, machine.read_batch_tokens)
-    shape = (int(encoded.offsets[-1]), _width(model, prefix, needs))
+    shape = (int(encoded.offsets[-1]), width)
     states = np.memmap(path, dtype=np.float32, mode="w+", shape=shape)
     slowest = seconds_per_token
     while batches:

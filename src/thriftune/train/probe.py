@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from thriftune.artifacts import write_file_atomic
 from thriftune.memory import peak, resident_bytes
-from thriftune.models.load import layer_list
-from thriftune.models.prefix import Prefix, frozen_depth
+from thriftune.models.prefix import Prefix, passable_depth
 from thriftune.tasks.base import Encoded, Task
 from thriftune.tasks.batches import micro_batches, padded_tokens, sorted_batches, take
 from thriftune.train.checkpoint import load_trained, trained_state
@@ -71,7 +70,7 @@ def _prefix_costs(loop: Loop) -> PrefixCosts | None:
 
     The loss with given states must be that with computed ones: where a family's layers cannot be passed by, it is not.
     """
-    depth = min(frozen_depth(loop.model), len(layer_list(loop.model)) - 1)
+    depth = passable_depth(loop.model)
     if depth < 1:
         return None
     prefix = Prefix(loop.model, depth)

@@ -16,8 +16,7 @@ import torch
 from thriftune.budget.decisions import Decisions
 from thriftune.errors import BadInput
 from thriftune.events import Event, EventLog
-from thriftune.models.load import layer_list
-from thriftune.models.prefix import Prefix, frozen_depth
+from thriftune.models.prefix import Prefix, passable_depth
 from thriftune.train.loop import Costs, Loop, Outcome, Supervision
 from thriftune.train.machine import choose_machine
 from thriftune.train.options import TrainOptions
@@ -64,7 +63,7 @@ def replay(
     watch = Supervision(
         decisions, events, meter=None, governor=None, checkpoints=checkpoints, checkpoint_seconds=math.inf
     )
-    depth = decisions.recorded("prefix_cache") and min(frozen_depth(model), len(layer_list(model)) - 1)
+    depth = decisions.recorded("prefix_cache") and passable_depth(model)
     loop = Loop(work.task, model, work.train, work.validation, work.recipe, machine, watch)
     if depth:
         prefix, needs = Prefix(model, depth), Needs(work.task, work.train, machine, depth)
