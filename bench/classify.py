@@ -68,6 +68,7 @@ def rows_of(settings: Settings) -> tuple[list[dict[str, Any]], list[dict[str, An
 
 def run_peer(baton: Baton, settings: Settings) -> Figures:
     """The Transformers Trainer."""
+    import torch
     from datasets import Dataset
     from transformers import (
         AutoModelForSequenceClassification,
@@ -98,6 +99,7 @@ def run_peer(baton: Baton, settings: Settings) -> Figures:
             report_to="none",
             disable_tqdm=True,
             bf16=settings["precision"] == "bf16",
+            use_cpu=not torch.cuda.is_available(),  # without it the trainers refuse bf16 on a CPU that has it
             **best,
         )
         trainer = Trainer(model=model, args=arguments, train_dataset=data, processing_class=tokenizer)
@@ -112,7 +114,7 @@ def run_ours(baton: Baton, settings: Settings) -> Figures:
     from thriftune.models.load import load_tokenizer
     from thriftune.models.reference import resolve
     from thriftune.tasks.classify import ClassifyTask
-    from thriftune.train.loop import Recipe
+    from thriftune.train.recipe import Recipe
 
     folder = resolve(MODEL)
     train, held_out = rows_of(settings)

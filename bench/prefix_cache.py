@@ -62,9 +62,9 @@ def run_side(baton: Baton, settings: Settings) -> Figures:
     from thriftune.models.prefix import Prefix
     from thriftune.models.reference import resolve
     from thriftune.tasks.classify import ClassifyTask
-    from thriftune.train.loop import Recipe
     from thriftune.train.machine import Machine
     from thriftune.train.prefix_cache import Needs, open_or_build
+    from thriftune.train.recipe import Recipe
 
     rows = packaged_rows("movie", settings["seed"])
     train, held_out = (

@@ -206,8 +206,10 @@ def train_ours(
     from thriftune.events import EventLog, open_attempt
     from thriftune.store import open_store
     from thriftune.tasks.base import Encoded
-    from thriftune.train.loop import Costs, Loop, Supervision
+    from thriftune.train.costs import Costs
+    from thriftune.train.loop import Loop
     from thriftune.train.machine import Machine
+    from thriftune.train.supervision import Supervision
 
     end = int(train.offsets[1])
     labels = train.labels[:end] if len(train.labels) == len(train.tokens) else train.labels[:1]

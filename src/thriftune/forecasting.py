@@ -18,12 +18,13 @@ from thriftune.plan.plan import PHASES, Plan
 from thriftune.prepare import prepare
 from thriftune.select import select
 from thriftune.session import EXIT_SECONDS, Session
+from thriftune.tasks.kinds import KINDS, kind_of
 
 if TYPE_CHECKING:
     import torch
 
     from thriftune.prepare.types import Splits
-    from thriftune.train.loop import Costs
+    from thriftune.train.costs import Costs
     from thriftune.train.machine import Machine
     from thriftune.train.train import Work
 
@@ -35,8 +36,6 @@ PRIOR_IMPORTS = 6.0
 PRIOR_LOAD = 3.0
 PRIOR_SAVE = 1.0
 PRIOR_ENCODE_ROW = 1e-3
-PRIOR_PROBE = {"classify": 5.0, "chat": 30.0}
-PRIOR_ANSWER_ROW = {"classify": 0.02, "chat": 1.0}
 PRIOR_BASELINE_ROW = 1e-3  # a cheap baseline's answer
 PRIOR_REPORT = 2.0
 PRIOR_TRAINING = 10.0
@@ -91,12 +90,10 @@ class Bench:
 
 def size_of(splits: Splits) -> Size:
     """The dimensions of prepared data."""
-    import polars as pl
-
     rows = splits.report["rows"]
     classes = PRIOR_CLASSES
-    if splits.task == "classify":
-        classes = pl.read_parquet(splits.train, columns=["target"])["target"].n_unique()
+    if kind_of(splits.task).classes:
+        classes = sum(counts["train"] > 0 for counts in splits.report["labels"].values())
     return Size(sum(rows.values()), rows["train"], rows["test"], classes)
 
 
@@ -114,7 +111,7 @@ def expect_all(session: Session) -> None:
     session.expect("imports", "training", prior=PRIOR_IMPORTS)
     session.expect("encode", "training", f"encode/{reference}", rows, PRIOR_ENCODE_ROW)
     session.expect("load", "training", f"load/{reference}", prior=PRIOR_LOAD)
-    session.expect("probe", "training", f"probe/{reference}", prior=PRIOR_PROBE[task])
+    session.expect("probe", "training", f"probe/{reference}", prior=KINDS[task].probe_seconds)
     outlook.expect("untuned", "evaluation", Forecast.exact(0.0))
     outlook.expect("train", "training", session.record.forecast(f"least/{reference}", 1, PRIOR_TRAINING))
     session.expect("save", "training", f"save/{reference}", prior=PRIOR_SAVE)
@@ -132,7 +129,7 @@ def expect_sized(session: Session, size: Size) -> None:
     task, reference = file.objective.task, file.model_references[0]
     session.sharpen("encode", f"encode/{reference}", size.rows, PRIOR_ENCODE_ROW)
     session.sharpen("baselines", f"baselines-relative/{task}", baselines_seconds(session, size))
-    answer = session.record.forecast(f"answer/{reference}", prior=PRIOR_ANSWER_ROW[task])
+    answer = session.record.forecast(f"answer/{reference}", prior=KINDS[task].answer_seconds)
     for who in ("untuned", "tuned"):
         expect_answers(session, who, size, answer)
     session.sharpen("verdict", f"verdict-relative/{task}", verdict_seconds(session, size))
@@ -149,7 +146,7 @@ def expect_answers(session: Session, who: str, size: Size, row_seconds: Forecast
 def asked_rows(session: Session, rows: float) -> float:
     """How many rows of so many a predictor is asked."""
     file = session.project.file
-    return min(rows, file.evaluate.generate_rows) if file.objective.task == "chat" else rows
+    return min(rows, file.evaluate.generate_rows) if KINDS[file.objective.task].generates else rows
 
 
 def measuring_seconds(session: Session, size: Size) -> float:

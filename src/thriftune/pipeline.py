@@ -45,6 +45,7 @@ from thriftune.plan.plan import Plan
 from thriftune.prepare import prepare
 from thriftune.project.project import Project
 from thriftune.session import Listener, Session, Span, open_session, recipe_text
+from thriftune.tasks.kinds import kind_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
     from thriftune.train.train import TunedModel, Work
 
 VERSIONS = ("thriftune", "torch", "transformers", "peft", "scikit-learn", "numpy")
-PROBE_ROWS = {"classify": 64, "chat": 4}  # validation rows that the untuned model answers, to time it
 
 
 def run(project: Project, listeners: Sequence[Listener] = (), interrupted: Callable[[], bool] = lambda: False) -> Path:
@@ -253,9 +253,10 @@ def _opened(session: Session, artifact: Artifact) -> TunedModel:
 
 def _bench(session: Session, splits: Splits, work: Work) -> Bench:
     """The fresh model on this machine, its training probed, and one answer timed."""
-    from thriftune.train.loop import Loop, Supervision
+    from thriftune.train.loop import Loop
     from thriftune.train.machine import choose_machine
     from thriftune.train.probe import probe_costs
+    from thriftune.train.supervision import Supervision
 
     file, context = session.project.file, session.context
     reference = file.model_references[0]
@@ -279,7 +280,7 @@ def _probe_answers(session: Session, splits: Splits, task: Task, model: torch.nn
     from thriftune.evaluate.asking import drawn, requests_of
 
     known = session.record.forecast(f"answer/{session.project.file.model_references[0]}")
-    rows = drawn(pl.read_parquet(splits.validation), PROBE_ROWS[splits.task])
+    rows = drawn(pl.read_parquet(splits.validation), kind_of(splits.task).probe_rows)
     began = time.monotonic()
     with peak() as seen:
         task.predictor(model, "probe").predict(requests_of(rows))

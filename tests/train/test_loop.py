@@ -20,9 +20,12 @@ from thriftune.events import EventLog, open_attempt
 from thriftune.models.reference import resolve
 from thriftune.store import open_store
 from thriftune.tasks.classify import ClassifyTask
-from thriftune.train.loop import Costs, Loop, Recipe, Supervision
+from thriftune.train.costs import Costs
+from thriftune.train.loop import Loop
 from thriftune.train.machine import Machine
 from thriftune.train.probe import probe_costs
+from thriftune.train.recipe import Recipe
+from thriftune.train.supervision import Supervision
 
 STALL = 1.0  # seconds
 FULL_STEPS = 600

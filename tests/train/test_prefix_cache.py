@@ -27,10 +27,12 @@ from thriftune.models.reference import resolve
 from thriftune.store import open_store
 from thriftune.tasks.chat import ChatTask, LoraShape
 from thriftune.tasks.classify import ClassifyTask
-from thriftune.train.loop import Loop, Recipe, Supervision
+from thriftune.train.loop import Loop
 from thriftune.train.machine import Machine
 from thriftune.train.prefix_cache import STATES, Needs, open_or_build
 from thriftune.train.probe import probe_costs
+from thriftune.train.recipe import Recipe
+from thriftune.train.supervision import Supervision
 
 STEPS = 12
 RECIPE = Recipe(epochs=4, rows_per_update=16, rate=1e-3)

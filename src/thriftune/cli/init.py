@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from thriftune.errors import BadInput
+from thriftune.tasks.kinds import KINDS
 
 if TYPE_CHECKING:
     from thriftune.collect.infer import Inference
@@ -34,7 +35,6 @@ def init(
     """Write a thriftune.yaml beside a data file, by inferring task and columns."""
     from thriftune.collect.infer import infer
     from thriftune.project import PROJECT_FILE
-    from thriftune.project.file import DEFAULT_MODELS
 
     inference = infer(file, text, label)
     target = file.parent / PROJECT_FILE
@@ -48,7 +48,7 @@ def init(
         )
     budget = budget or _answer("The most to spend, in USD", DEFAULT_BUDGET)
     deadline = deadline or _answer("The time to take, such as 20m or 2h", DEFAULT_DEADLINE)
-    chosen = _from_folder(model, target.parent) if model else DEFAULT_MODELS[inference.task]
+    chosen = _from_folder(model, target.parent) if model else KINDS[inference.task].default_model
     _write(target, file, inference, name or _name(file), chosen, budget, deadline)
 
     print(

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from thriftune.errors import BadInput
+from thriftune.tasks.kinds import kind_of
 
 if TYPE_CHECKING:
     from thriftune.deploy.release import Release
     from thriftune.project import Project
 
-EXAMPLES = {
-    "classify": """curl {address}/predict -H 'Content-Type: application/json' -d '{{"text": "…"}}'""",
-    "chat": "curl {address}/v1/chat/completions -H 'Content-Type: application/json'"
-    """ -d '{{"messages": [{{"role": "user", "content": "…"}}]}}'""",
-}
+PREDICT = """curl {address}/predict -H 'Content-Type: application/json' -d '{{"text": "…"}}'"""
+COMPLETE = (
+    "curl {address}/v1/chat/completions -H 'Content-Type: application/json'"
+    """ -d '{{"messages": [{{"role": "user", "content": "…"}}]}}'"""
+)
 
 
 def serve(
@@ -43,7 +44,8 @@ def serve(
     def ready(address: str) -> None:
         print(f"{release.name} answers at {address} (/healthz, /metrics); Ctrl-C stops it", flush=True)
         header = f' -H "Authorization: Bearer ${options.token_env}"' if token else ""
-        print("  " + EXAMPLES[release.task].format(address=address) + header, flush=True)
+        example = COMPLETE if kind_of(release.task).generates else PREDICT
+        print("  " + example.format(address=address) + header, flush=True)
 
     serve_release(release.predictor, release.clean, release.task, options, release.name, ready=ready)
 

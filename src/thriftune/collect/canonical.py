@@ -15,6 +15,7 @@ import polars as pl
 from thriftune.collect.options import Shape, Source
 from thriftune.collect.readers import BadRow, BadRows, Batch, shorten
 from thriftune.collect.turns import Turns, from_python
+from thriftune.tasks.kinds import KINDS
 
 ROLES = ("system", "user", "assistant")
 ID_BYTES = 8
@@ -62,7 +63,7 @@ class Canonical:
         self.kept += len(rows)
         content = (
             pl.Series("text", [row.content for row in rows], pl.String)
-            if self.source.task == "classify"
+            if KINDS[self.source.task].content == "text"
             else from_python([cast(Turns, row.content) for row in rows])
         )
         return pl.DataFrame(

@@ -21,6 +21,7 @@ from thriftune.collect.options import CollectOptions, Source
 from thriftune.collect.readers import PARQUET, BadRow, BadRows, check_file, open_source
 from thriftune.collect.types import CORPUS_FILE, Corpus, LedgerEntry
 from thriftune.errors import BadInput
+from thriftune.tasks.kinds import kind_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -159,7 +160,7 @@ def _write(folder: Path, sources: Sequence[Source], task: str, options: CollectO
 
     parts = [read_source(source, options, base) for source in sources]
     corpus = concatenate(frame for frame, _ in parts)
-    if task == "classify":
+    if kind_of(task).classes:
         _check_classes(corpus, sources)
     corpus.write_parquet(folder / CORPUS_FILE)
     details = {

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from thriftune.collect.readers import BadRows, Reader, open_source
 from thriftune.collect.readers.rows import missing_column
 from thriftune.errors import BadInput
+from thriftune.tasks.kinds import TaskName
 
 SAMPLE_ROWS = 5000
 MOST_CLASSES = 200
@@ -48,7 +49,7 @@ class Inference:
         warnings: what the user should look at before spending money, a sentence each.
     """
 
-    task: Literal["classify", "chat"]
+    task: TaskName
     columns: Mapping[str, str]
     reasons: tuple[str, ...]
     warnings: tuple[str, ...]

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from thriftune.options import Options
+from thriftune.tasks.kinds import TaskName
 
 Shape = Literal["text", "pair", "instruction", "messages"]
 
@@ -17,6 +18,16 @@ SHAPES: dict[Shape, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "instruction": (("instruction", "output"), ("input",)),
     "messages": (("messages",), ()),
 }
+TASK_OF_SHAPE: dict[Shape, TaskName] = {"text": "classify", "pair": "chat", "instruction": "chat", "messages": "chat"}
+
+
+def forms_for(task: str | None = None) -> str:
+    """The forms that rows can have, for one task or for all, in words."""
+    return "; ".join(
+        " and ".join(must) + "".join(f", perhaps {name}" for name in may)
+        for shape, (must, may) in SHAPES.items()
+        if task in (None, TASK_OF_SHAPE[shape])
+    )
 
 
 class Source(Options):
@@ -59,8 +70,7 @@ class Source(Options):
         complete = any(set(must) <= given <= set(must) | set(may) for must, may in SHAPES.values())
         if not complete:
             raise ValueError(
-                "the columns of one form: text and label; prompt and completion; instruction, output and perhaps"
-                f" input; or messages (found {', '.join(sorted(given)) or 'none of them'});"
+                f"the columns of one form: {forms_for()} (found {', '.join(sorted(given)) or 'none of them'});"
                 " `thriftune init FILE` infers them"
             )
         return self
@@ -71,9 +81,9 @@ class Source(Options):
         return next(shape for shape, (must, _) in SHAPES.items() if all(getattr(self, name) for name in must))
 
     @property
-    def task(self) -> Literal["classify", "chat"]:
+    def task(self) -> TaskName:
         """The task that rows of this shape are for."""
-        return "classify" if self.shape == "text" else "chat"
+        return TASK_OF_SHAPE[self.shape]
 
     @property
     def columns(self) -> dict[str, str]:

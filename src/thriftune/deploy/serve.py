@@ -36,6 +36,7 @@ from thriftune.deploy.worker import Answer, ModelWorker
 from thriftune.errors import BadInput, ThriftuneError
 from thriftune.tasks.base import Message, Predictor
 from thriftune.tasks.base import Request as Question
+from thriftune.tasks.kinds import kind_of
 
 log = logging.getLogger("thriftune.serve")
 
@@ -60,7 +61,7 @@ def create_app(
     Args:
         predictor: what answers; called by one thread only.
         clean: the preparation steps marked `also_at_serving`, for one text.
-        task: `classify` or `chat`: which endpoints there are.
+        task: its name: which endpoints there are.
         options: limits, batching, where it will listen and which variable holds the token.
         release: names the release in each answer, a header included: letters, digits and . _ : - only.
         environment: where the token is read from.
@@ -78,11 +79,11 @@ def create_app(
         "/healthz": ("GET", service.healthz),
         "/metrics": ("GET", service.metrics),
     }
-    if task == "classify":
-        routes["/predict"] = ("POST", service.predict)
-    else:
+    if kind_of(task).generates:
         routes["/v1/chat/completions"] = ("POST", service.chat)
         routes["/v1/models"] = ("GET", service.models)
+    else:
+        routes["/predict"] = ("POST", service.predict)
     for path, (method, handler) in routes.items():
         app.add_api_route(path, handler, methods=[method], response_model=None)
     served = ", ".join(f"{method} {path}" for path, (method, _) in sorted(routes.items()))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from thriftune.evaluate.looks import hash_of
 from thriftune.evaluate.options import EvaluateOptions
+from thriftune.tasks.kinds import kind_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,8 +41,9 @@ class Likelihood(Protocol):
 
 
 def asked_rows(frame: pl.DataFrame, task: str, options: EvaluateOptions) -> pl.DataFrame:
-    """The rows of a split that predictors are asked: all, or for chat `generate_rows` of them, drawn by hash of id."""
-    return drawn(frame, options.generate_rows) if task == "chat" else frame
+    """The rows of a split that predictors are asked: all, or where answers are generated `generate_rows`
+    of them, drawn by hash of id."""
+    return drawn(frame, options.generate_rows) if kind_of(task).generates else frame
 
 
 def drawn(frame: pl.DataFrame, count: int) -> pl.DataFrame:

@@ -20,6 +20,7 @@ from thriftune.evaluate.verdict import verdict
 from thriftune.metrics.intervals import FEWEST_RESAMPLES
 from thriftune.metrics.paired import outcome
 from thriftune.metrics.statistics import DEAR_WORK
+from thriftune.tasks.kinds import kind_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 # SciPy are imported once; texts are read (answers of up to some 200 words); then come the resamples, by the numbers
 # that they touch.
 METRICS_START_SECONDS = 0.5
-METRICS_ROW_SECONDS = {"classify": 2e-4, "chat": 5e-3}
 CURVE_NUMBER_SECONDS = 6e-8  # a number is a row of a class in a resample
 CELL_SECONDS = 1.6e-7  # a cell is a pair of answers to a target in a resample
 METRICS_SPREAD = 1.5  # 95th percentile over the median
@@ -58,7 +58,8 @@ def score(
         predictor: who is asked.
         frame: the split's rows.
         split: `validation` or `test`.
-        task: `classify` or `chat`; for chat at most `options.generate_rows` rows are asked, the same for everyone.
+        task: its name; where answers are generated, at most `options.generate_rows` rows are asked, the same for
+            everyone.
         options: evaluation's part of the project file.
         context: the run's surroundings.
         candidate: content hash of a model that may ship, whose look at the test split counts; empty for a baseline.
@@ -183,16 +184,16 @@ def conclude(
 def metrics_seconds(rows: int, task: str, options: EvaluateOptions, classes: int = 2) -> Forecast:
     """Seconds for the metrics and intervals of so many rows, with so many labels."""
     numbers = 0
-    if task == "classify":
+    if kind_of(task).classes:
         numbers = min(options.resamples * rows * classes, max(DEAR_WORK, FEWEST_RESAMPLES * rows * classes))
-    median = METRICS_START_SECONDS + rows * METRICS_ROW_SECONDS[task] + numbers * CURVE_NUMBER_SECONDS
+    median = METRICS_START_SECONDS + rows * kind_of(task).metrics_row_seconds + numbers * CURVE_NUMBER_SECONDS
     return Forecast.lognormal(median, METRICS_SPREAD, "record")
 
 
 def comparison_seconds(rows: int, task: str, options: EvaluateOptions, baselines: int, classes: int = 2) -> Forecast:
     """Seconds for `conclude` over so many rows, labels and baselines."""
-    cells = min(rows, classes**3) if task == "classify" else rows
-    one = 2 * rows * METRICS_ROW_SECONDS[task] + cells * options.comparison_resamples * CELL_SECONDS
+    cells = min(rows, classes**3) if kind_of(task).classes else rows
+    one = 2 * rows * kind_of(task).metrics_row_seconds + cells * options.comparison_resamples * CELL_SECONDS
     return Forecast.lognormal(METRICS_START_SECONDS + baselines * one, METRICS_SPREAD, "record")
 
 

@@ -12,6 +12,7 @@ from thriftune.metrics import classification, text
 from thriftune.metrics.intervals import Interval, bootstrap, bootstrap_arrays
 from thriftune.metrics.paired import PairedResult, mcnemar, paired_bootstrap
 from thriftune.metrics.statistics import Statistics
+from thriftune.tasks.kinds import kind_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -25,13 +26,11 @@ class Suite:
     """A task's metrics.
 
     Args:
-        primary: what the verdict looks at unless the project names another.
         families: metrics that are computed together, by their names, and how.
         shares: metrics that are a share of right rows, and when a row is right: (target, output).
         by_class: the metrics by class, for classifiers.
     """
 
-    primary: str
     families: Mapping[tuple[str, ...], Build]
     shares: Mapping[str, Callable[[str, str], bool]]
     by_class: Callable[[pl.DataFrame], Statistics] | None = None
@@ -67,14 +66,14 @@ def primary_metric(task: str, wanted: str | None) -> str:
     """
     suite = suite_for(task)
     if wanted is None:
-        return suite.primary
+        return kind_of(task).metrics[0]
     if wanted not in suite.metrics:
         raise BadInput(
             f"{task} is not measured by this metric",
             where="objective.target.metric",
             found=wanted,
             expected=f"one of {', '.join(suite.metrics)}",
-            way_out=f"name one of these, or leave the metric out for {suite.primary}",
+            way_out=f"name one of these, or leave the metric out for {kind_of(task).metrics[0]}",
         )
     return wanted
 
@@ -181,13 +180,11 @@ ANSWER_METRICS = ("rougeL", "rouge1", "rouge2", "exact_match", "bleu", "chrf")
 
 SUITES = {
     "classify": Suite(
-        primary="f1_macro",
         families={LABEL_METRICS: _labels, ("auroc", "ece"): _probabilities},
         shares=dict.fromkeys(("accuracy", "f1_micro", "precision_micro", "recall_micro"), _equal),
         by_class=_classes,
     ),
     "chat": Suite(
-        primary="rougeL",
         families={
             ("rougeL", "rouge1", "rouge2", "exact_match", "bleu", "chrf"): _answers,
             ("perplexity",): _likelihood,

@@ -19,6 +19,7 @@ from thriftune.collect.types import Corpus, LedgerEntry
 from thriftune.errors import BadInput
 from thriftune.prepare.options import PrepareOptions
 from thriftune.prepare.types import SIDES, CleaningStep, Dropped, Splits
+from thriftune.tasks.kinds import kind_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -85,7 +86,7 @@ def estimate(characters: int) -> Forecast:
 
 def serving_steps(task: str, options: PrepareOptions) -> tuple[str, ...]:
     """The names of the cleaning steps, in order; a server runs the same ones."""
-    entities = options.entities if options.entities is not None else task == "classify"
+    entities = options.entities if options.entities is not None else not kind_of(task).generates
     return (("entities",) if entities else ()) + ("repair", "whitespace")
 
 
@@ -152,7 +153,7 @@ def prepare(frame: pl.DataFrame, task: str, options: PrepareOptions) -> tuple[pl
     line.frame = line.frame.with_columns(content_keys(line.frame))
     repeated = line.drop("duplicates", duplicates(line.frame), options.duplicate_limit)
     conflicting = line.drop("conflicts", conflicts(line.frame, options.conflicts))
-    by_label = task == "classify"
+    by_label = kind_of(task).classes
     assigned = split.assign(line.frame, options.proportions)
     split.check(assigned, options.proportions, by_label, where)
     balances = split.balance(assigned, options.proportions, by_label)

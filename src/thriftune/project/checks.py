@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from thriftune.clock import utc
-from thriftune.collect.options import Source
+from thriftune.collect.options import Source, forms_for
 from thriftune.errors import BadInput
 from thriftune.models.reference import ModelReference
 from thriftune.money.prices import Price, PriceTable, local_price
@@ -105,7 +105,7 @@ def _source_problems(source: Source, index: int, task: str) -> Iterator[Problem]
             ("data", index),
             f"these columns are not for the task {task}",
             ", ".join(source.columns),
-            "text and label" if task == "classify" else "prompt and completion, instruction and output, or messages",
+            forms_for(task),
             f"name the columns for {task}, or set objective.task: {source.task}",
         )
 

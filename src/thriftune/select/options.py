@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
 from thriftune.errors import BadInput
 from thriftune.options import Options
-
-BaselineName = Literal["majority", "tfidf", "retrieval", "untuned"]
-
-BASELINES: dict[str, tuple[BaselineName, ...]] = {
-    "classify": ("majority", "tfidf", "untuned"),
-    "chat": ("majority", "retrieval", "untuned"),
-}
+from thriftune.tasks.kinds import BaselineName, kind_of
 
 
 def _auto(value: Any) -> Any:
@@ -50,7 +44,7 @@ class SelectOptions(Options):
         Raises:
             BadInput: a baseline that does not suit the task.
         """
-        known = BASELINES[task]
+        known = kind_of(task).baselines
         wrong = [name for name in self.baselines or () if name not in known]
         if wrong:
             raise BadInput(

@@ -17,6 +17,7 @@ from thriftune.budget.forecast import Forecast
 from thriftune.errors import BadInput
 from thriftune.evaluate.asking import PROBE_SECONDS, PROBE_SHARE, drawn, requests_of
 from thriftune.select.options import SelectOptions
+from thriftune.tasks.kinds import kind_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -170,7 +171,7 @@ def _fit_simple(name: str, train: pl.DataFrame, task: str) -> Any:
     from thriftune.select.retrieval import RetrievalPredictor
 
     if name == "majority":
-        return MajorityPredictor.fit(train["target"].to_list(), labels=task == "classify")
+        return MajorityPredictor.fit(train["target"].to_list(), labels=kind_of(task).classes)
     return RetrievalPredictor.fit(requests_of(train), train["target"].to_list())
 
 

@@ -92,11 +92,6 @@ class Task(Protocol):
         """The task's name in the project file: `classify`, `chat`."""
         ...
 
-    @property
-    def primary_metric(self) -> str:
-        """The metric that validation and the verdict look at unless the project file names another."""
-        ...
-
     def build(self) -> torch.nn.Module:
         """The model to train, in fp32 on the CPU, with what is frozen marked `requires_grad=False`."""
         ...

@@ -64,7 +64,6 @@ class ChatTask:
     frozen_layers: int = 0
 
     name = "chat"
-    primary_metric = "rougeL"
 
     @cached_property
     def _tokenizer(self) -> Any:

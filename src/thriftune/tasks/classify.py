@@ -51,7 +51,6 @@ class ClassifyTask:
     head_only: bool = False
 
     name = "classify"
-    primary_metric = "f1_macro"
 
     @cached_property
     def _tokenizer(self) -> Any:

@@ -9,21 +9,15 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import median
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from thriftune.budget.decisions import Decisions
-from thriftune.budget.governor import Governor
 from thriftune.errors import BadInput, Interrupted, OutOfBudget
-from thriftune.events import EventLog
 from thriftune.faults import crash_point
 from thriftune.memory import keep_freed_memory
 from thriftune.tasks.base import Encoded, Task
@@ -38,120 +32,16 @@ from thriftune.train.checkpoint import (
     save_checkpoint,
     trained_state,
 )
+from thriftune.train.costs import UPPER_FACTOR, UPPER_FLOOR, Costs
 from thriftune.train.machine import Machine
 from thriftune.train.optimizer import adamw
 from thriftune.train.prefix_cache import PrefixCache
+from thriftune.train.recipe import Recipe
 from thriftune.train.schedule import Pace, rate_factor
+from thriftune.train.supervision import Outcome, Supervision
 
 BLOCK_SECONDS = 0.5  # steps are reserved and metered in blocks of about this long
 PROBE_WEIGHT = 8  # how many of the loop's own steps the probe counts for: one odd step is not a new speed
-UPPER_FACTOR = 1.5  # a block's upper bound over the slowest recent step
-UPPER_FLOOR = 0.25  # seconds that a block may take beyond it on an idle machine
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What determines the trained weights, besides the data, the task and the recorded decisions."""
-
-    epochs: int
-    rows_per_update: int
-    rate: float  # peak learning rate
-    weight_decay: float = 0.01
-    warmup: float = 0.1  # share of progress
-    decay: str = "linear"  # a name in schedule.DECAYS
-    clip_norm: float = 1.0
-    seed: int = 0
-    patience: int = 3  # validations without gain before a short decay ends the run
-    min_gain: float = 0.0  # of the watched metric
-    ending_share: float = 0.1  # that short decay, as a share of the steps done
-    watch: str = "loss"  # the validation figure that chooses the best checkpoint
-    higher_is_better: bool = False
-    validations_per_epoch: int | None = None  # None: as often as the probe says that it costs little
-
-
-@dataclass(frozen=True)
-class PrefixCosts:
-    """What the frozen prefix's cache takes and gives here.
-
-    Args:
-        depth: how many layers are passed by.
-        seconds_per_token: to compute a token's states, once.
-        update_seconds_per_token: an update's seconds with the states given, per padded token.
-        bytes_per_token: that the states take on the disk.
-    """
-
-    depth: int
-    seconds_per_token: float
-    update_seconds_per_token: float
-    bytes_per_token: int
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What the parts of training take here, from the probe.
-
-    Args:
-        seconds_per_token: an update's seconds, per padded token.
-        validation: seconds of one pass over the validation split.
-        checkpoint: seconds to write one.
-        peak_bytes: the most of this process that will be in memory while it trains.
-        prefix: of the frozen first layers, where there are any that can be passed by.
-    """
-
-    seconds_per_token: float
-    validation: float
-    checkpoint: float
-    peak_bytes: float
-    prefix: PrefixCosts | None = None
-
-    @property
-    def validation_upper(self) -> float:
-        """The upper bound to reserve for a validation, seconds."""
-        return UPPER_FACTOR * self.validation + UPPER_FLOOR
-
-    @property
-    def checkpoint_upper(self) -> float:
-        """The upper bound to reserve for a checkpoint, seconds."""
-        return UPPER_FACTOR * self.checkpoint + UPPER_FLOOR
-
-
-class UnitMeter(Protocol):
-    """What the loop needs of the meter."""
-
-    def unit(self, phase: str, what: str, upper_seconds: float) -> AbstractContextManager[object]:
-        """Reserve, do, post."""
-        ...
-
-
-@dataclass(frozen=True)
-class Supervision:
-    """Who watches the loop: the governor and the meter (None to replay a recorded run), journal and events."""
-
-    decisions: Decisions
-    events: EventLog
-    meter: UnitMeter | None
-    governor: Governor | None
-    checkpoints: Path
-    reached: int = 0  # the last step that an earlier, killed process recorded
-    checkpoint_seconds: float = 30.0
-    interrupted: Callable[[], bool] = lambda: False
-
-    def unit(self, what: str, upper_seconds: float) -> AbstractContextManager[object]:
-        """A metered unit of the training phase; nothing is metered in a replay."""
-        return nullcontext() if self.meter is None else self.meter.unit("training", what, upper_seconds)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How training ended."""
-
-    steps: int
-    epochs: float
-    stopped: str  # "planned", "patience", "budget", "breach"
-    best_step: int
-    best: dict[str, float]
-    final_loss: float
-    padding_share: float
 
 
 @dataclass

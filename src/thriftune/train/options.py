@@ -8,11 +8,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from thriftune.options import Options, Seconds
+from thriftune.tasks.kinds import Method, kind_of
 
 MIN_UPDATES = 200  # few rows are passed over more often, so that the rate's curve has this many steps to act
 MAX_EPOCHS = 10
-EPOCHS = {"classify": 3, "chat": 2}
-BATCH_ROWS = {"classify": 32, "chat": 8}
 LARGE_ENCODER = 100_000_000  # parameters; BERT base has 110 million
 
 
@@ -115,11 +114,9 @@ class TrainOptions(Options):
         description="As often as costs no more than a small share of training, by the probe",
     )
 
-    def method_for(self, task: str) -> Literal["full", "lora", "head"]:
+    def method_for(self, task: str) -> Method:
         """The method, "auto" resolved for the task."""
-        if self.method != "auto":
-            return self.method
-        return "lora" if task == "chat" else "full"
+        return kind_of(task).methods[0] if self.method == "auto" else self.method
 
     @property
     def prefix_cache_bytes(self) -> float:
@@ -128,14 +125,14 @@ class TrainOptions(Options):
 
     def batch_rows_for(self, task: str) -> int:
         """Rows an update, "auto" resolved for the task."""
-        return self.batch_rows or BATCH_ROWS[task]
+        return self.batch_rows or kind_of(task).batch_rows
 
     def epochs_for(self, task: str, rows: int) -> int:
         """Passes over the data, "auto" resolved for the task and the number of training rows."""
         if self.epochs is not None:
             return self.epochs
         updates = max(1, math.ceil(rows / self.batch_rows_for(task)))
-        return max(EPOCHS[task], min(MAX_EPOCHS, math.ceil(MIN_UPDATES / updates)))
+        return max(kind_of(task).epochs, min(MAX_EPOCHS, math.ceil(MIN_UPDATES / updates)))
 
     def learning_rate_for(self, task: str, parameters: int | None = None) -> float:
         """The peak rate, "auto" resolved for the task and, where known, the model's number of parameters."""
@@ -146,5 +143,5 @@ class TrainOptions(Options):
             return 1e-3
         if method == "lora":
             return 2e-4
-        small = task == "classify" and (parameters is None or parameters < LARGE_ENCODER)
+        small = kind_of(task).model == "encoder" and (parameters is None or parameters < LARGE_ENCODER)
         return 1e-4 if small else 2e-5

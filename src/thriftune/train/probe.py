@@ -17,7 +17,8 @@ from thriftune.models.prefix import Prefix, passable_depth
 from thriftune.tasks.base import Encoded, Task
 from thriftune.tasks.batches import micro_batches, padded_tokens, sorted_batches, take
 from thriftune.train.checkpoint import load_trained, trained_state
-from thriftune.train.loop import Costs, Loop, PrefixCosts
+from thriftune.train.costs import Costs, PrefixCosts
+from thriftune.train.loop import Loop
 from thriftune.train.prefix_cache import Needs, PrefixCache, prefix_states
 
 VALIDATION_ROWS = 64

@@ -17,10 +17,12 @@ from thriftune.budget.decisions import Decisions
 from thriftune.errors import BadInput
 from thriftune.events import Event, EventLog
 from thriftune.models.prefix import Prefix, passable_depth
-from thriftune.train.loop import Costs, Loop, Outcome, Supervision
+from thriftune.train.costs import Costs
+from thriftune.train.loop import Loop
 from thriftune.train.machine import choose_machine
 from thriftune.train.options import TrainOptions
 from thriftune.train.prefix_cache import FOLDER, Needs, open_or_build
+from thriftune.train.supervision import Outcome, Supervision
 from thriftune.train.train import Work
 
 

@@ -13,12 +13,10 @@ from thriftune.models.reference import ModelFolder, resolve
 from thriftune.tasks.base import Encoded, Task
 from thriftune.tasks.chat import ChatTask, LoraShape
 from thriftune.tasks.classify import ClassifyTask
+from thriftune.tasks.kinds import kind_of
 from thriftune.train.options import TrainOptions
 from thriftune.train.train import Work, recipe_of
 
-KIND = {"classify": "encoder", "chat": "decoder"}
-METHODS = {"classify": ("full", "head"), "chat": ("lora", "full")}
-LONGEST = {"classify": 512, "chat": 1024}  # tokens a row where the model would read more: memory grows with them
 ANSWER_QUANTILE = 0.98  # of the training answers' tokens: how long a generated answer may be
 MOST_NEW_TOKENS = 256
 
@@ -37,7 +35,7 @@ def work_of(
     """The work of one model on one task.
 
     Args:
-        task_name: `classify` or `chat`.
+        task_name: a name in `tasks/kinds.py`.
         reference: the model.
         folder: what a relative model path is relative to.
         options: training's part of the project file.
@@ -51,34 +49,33 @@ def work_of(
         BadInput: the model cannot be used, or is of the wrong kind.
     """
     model = resolve(reference, base=folder)
-    if model.kind != KIND[task_name]:
+    kind = kind_of(task_name)
+    if model.kind != kind.model:
         raise BadInput(
             f"task {task_name} needs another kind of model",
             where=f"models: {reference}",
             found=f"{model.architecture}, {'an' if model.kind == 'encoder' else 'a'} {model.kind}",
-            expected=f"{'an' if task_name == 'classify' else 'a'} {KIND[task_name]}",
+            expected=f"{'an' if kind.model == 'encoder' else 'a'} {kind.model}",
             way_out="name another model, or change objective.task",
         )
     method = options.method_for(task_name)
-    if method not in METHODS[task_name]:
+    if method not in kind.methods:
         raise BadInput(
             f"this method is not there for task {task_name} yet",
             where="train.method",
             found=method,
-            expected=" or ".join(METHODS[task_name]),
+            expected=" or ".join(kind.methods),
             way_out="name one of these, or leave it out",
         )
-    make = _classify if task_name == "classify" else _chat
-    task, encoded = make(model, options, seed, train)
-    figures = {"accuracy", "f1_macro", "f1_micro", "precision_macro", "recall_macro"} if task_name == "classify" else ()
-    usual = task.primary_metric if figures else "loss"
-    chosen = watch if watch is not None and watch in figures else usual
+    task, encoded = MAKERS[task_name](model, options, seed, train)
+    chosen = watch if watch in kind.watched else kind.watched[0]
     recipe = recipe_of(options, task, len(train), seed, chosen, model.parameters)
     return Work(task, encoded, task.encode(validation), recipe, data_hash, model.hidden_size)
 
 
 def _limit(model: ModelFolder, options: TrainOptions, task_name: str) -> int:
-    return min(options.max_tokens or LONGEST[task_name], model.max_positions or LONGEST[task_name])
+    longest = kind_of(task_name).longest
+    return min(options.max_tokens or longest, model.max_positions or longest)
 
 
 def _classify(model: ModelFolder, options: TrainOptions, seed: int, train: pl.DataFrame) -> tuple[Task, Encoded]:
@@ -107,3 +104,6 @@ def _chat(model: ModelFolder, options: TrainOptions, seed: int, train: pl.DataFr
     encoded = task.encode(train)
     longest = int(np.ceil(np.quantile(encoded.weights, ANSWER_QUANTILE))) + 1
     return replace(task, max_new_tokens=min(longest, MOST_NEW_TOKENS)), encoded
+
+
+MAKERS = {"classify": _classify, "chat": _chat}

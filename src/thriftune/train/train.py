@@ -22,10 +22,13 @@ from thriftune.context import Context
 from thriftune.models.prefix import Prefix
 from thriftune.tasks.base import Encoded, Task
 from thriftune.train.batches import mean_update_tokens, updates_per_epoch
-from thriftune.train.loop import Costs, Loop, Outcome, Recipe, Supervision
+from thriftune.train.costs import Costs
+from thriftune.train.loop import Loop
 from thriftune.train.machine import Machine
 from thriftune.train.options import TrainOptions
 from thriftune.train.prefix_cache import FOLDER, Needs, PrefixCache, open_or_build
+from thriftune.train.recipe import Recipe
+from thriftune.train.supervision import Outcome, Supervision
 
 STAGE_VERSION = 1
 ABOUT_FILE = "thriftune-model.json"  # how the training ended, and what a server must know

@@ -1,0 +1,25 @@
+"""What determines the trained weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What determines the trained weights, besides the data, the task and the recorded decisions."""
+
+    epochs: int
+    rows_per_update: int
+    rate: float  # peak learning rate
+    weight_decay: float = 0.01
+    warmup: float = 0.1  # share of progress
+    decay: str = "linear"  # a name in schedule.DECAYS
+    clip_norm: float = 1.0
+    seed: int = 0
+    patience: int = 3  # validations without gain before a short decay ends the run
+    min_gain: float = 0.0  # of the watched metric
+    ending_share: float = 0.1  # that short decay, as a share of the steps done
+    watch: str = "loss"  # the validation figure that chooses the best checkpoint
+    higher_is_better: bool = False
+    validations_per_epoch: int | None = None  # None: as often as the probe says that it costs little
