@@ -88,15 +88,16 @@ def test_a_head_that_reads_every_token_is_noticed_and_the_layer_put_back():
     assert "forward" not in vars(model.bert.encoder.layer[-1])
 
 
-@pytest.mark.parametrize("p", [0.1, 0.5, 0.013])
-def test_elements_are_dropped_with_the_probability_asked_for_and_the_rest_scaled(p):
+@pytest.mark.parametrize(("p", "dtype"), [(0.1, torch.float32), (0.5, torch.float32), (0.013, torch.bfloat16)])
+def test_elements_are_dropped_with_the_probability_asked_for_and_the_rest_scaled(p, dtype):
     torch.manual_seed(3)
-    ones = torch.ones(1000, 1000, requires_grad=True)
+    ones = torch.ones(1000, 1000, dtype=dtype, requires_grad=True)
     dropped = quick_dropout(ones, p)
     share = (dropped == 0).double().mean().item()
     assert share == pytest.approx(p, abs=5 * np.sqrt(p * (1 - p) / 1e6) + 1 / 2**16)
-    assert dropped[dropped != 0].unique().item() == pytest.approx(1 / (1 - p), rel=1e-4)
-    assert dropped.mean().item() == pytest.approx(1.0, abs=0.005)
+    precision = 1e-4 if dtype == torch.float32 else torch.finfo(dtype).eps
+    assert dropped[dropped != 0].unique().item() == pytest.approx(1 / (1 - p), rel=precision)
+    assert dropped.float().mean().item() == pytest.approx(1.0, abs=0.005 + precision)
     dropped.sum().backward()
     assert torch.equal(ones.grad, dropped.detach())
     # Neighbours share a word of random bits, and are independent all the same.
@@ -116,7 +117,8 @@ def test_the_seed_decides_which_elements_are_dropped():
     assert not torch.equal(masks[0][0], masks[0][1])
 
 
-def test_a_model_drops_as_often_as_before_and_not_at_all_in_evaluation():
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_model_drops_as_often_as_before_and_not_at_all_in_evaluation(bf16):
     plain, quick = pair(BertForSequenceClassification, BertConfig)
     make_dropout_quick(quick)
     assert quick.config._attn_implementation == ATTENTION
@@ -129,8 +131,8 @@ def test_a_model_drops_as_often_as_before_and_not_at_all_in_evaluation():
     for model in (plain, quick):
         torch.manual_seed(0)
         model.train()
-        with torch.no_grad():
-            logits = torch.stack([model(**inputs).logits for _ in range(400)])
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            logits = torch.stack([model(**inputs).logits.float() for _ in range(400)])
         spreads.append((logits.mean(0), logits.std(0)))
     (mean, std), (our_mean, our_std) = spreads
     assert torch.allclose(mean, our_mean, atol=5 * std.max().item() / 20)

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 STEPS = 2**16  # of the random numbers that an element is kept or dropped by
+QUICK_TYPES = (torch.float32, torch.bfloat16)
 ATTENTION_RATES = ("attention_probs_dropout_prob", "attention_dropout")  # as the families' configs name them
 ATTENTION = "thriftune"  # the name under which Transformers finds our attention
 
@@ -40,18 +41,18 @@ def quick_dropout(values: torch.Tensor, p: float) -> torch.Tensor:
     """Each element becomes 0 with probability `p`, and is divided by `1 - p` otherwise (Srivastava et al., JMLR 2014).
 
     Args:
-        values: of any shape; on another device than a CPU, and in another type than fp32, PyTorch's own dropout runs.
+        values: of any shape; on another device than a CPU, and in another type than fp32 and bf16, PyTorch's own runs.
         p: to the nearest 1 in 65,536.
     """
     if p == 0.0:
         return values
-    if values.device.type != "cpu" or values.dtype != torch.float32:
+    if values.device.type != "cpu" or values.dtype not in QUICK_TYPES:
         return functional.dropout(values, p)
-    return values * _mask(values.shape, p)
+    return values * _mask(values.shape, p, values.dtype)
 
 
-def _mask(shape: torch.Size, p: float) -> torch.Tensor:
-    """fp32 of a shape: 0 with probability `p`, `1 / (1 - p)` otherwise."""
+def _mask(shape: torch.Size, p: float, dtype: torch.dtype) -> torch.Tensor:
+    """Of a shape and a type: 0 with probability `p`, `1 / (1 - p)` otherwise (to the type's precision, as PyTorch's)."""
     seed = int(torch.randint(2**62, ()).item())
     count = shape.numel()
     words = np.random.Generator(np.random.SFC64(seed)).integers(
@@ -60,7 +61,7 @@ def _mask(shape: torch.Size, p: float) -> torch.Tensor:
     numbers = torch.from_numpy(words.view(np.int16)[:count])
     dropped = round(p * STEPS)
     kept = numbers >= dropped - STEPS // 2
-    return kept.to(torch.float32).mul_(STEPS / (STEPS - dropped)).view(shape)
+    return kept.to(dtype).mul_(STEPS / (STEPS - dropped)).view(shape)
 
 
 def make_dropout_quick(model: Any) -> None:
@@ -110,7 +111,7 @@ def _attention(
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    plain = key.shape[1] == query.shape[1] and not options.get("is_causal") and query.dtype == torch.float32
+    plain = key.shape[1] == query.shape[1] and not options.get("is_causal") and query.dtype in QUICK_TYPES
     if dropout == 0.0 or query.device.type != "cpu" or not plain or getattr(module, "is_causal", False):
         return sdpa_attention_forward(  # type: ignore[no-any-return]
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
