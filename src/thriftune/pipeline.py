@@ -231,6 +231,7 @@ def _encode(session: Session, splits: Splits) -> Work:
             pl.read_parquet(splits.train),
             pl.read_parquet(splits.validation),
             target.metric if target else None,
+            file.parts,
         )
     session.context.events.emit(
         "data.tokens",

@@ -34,7 +34,7 @@ SOURCES = [
 def test_all_sources_become_one_corpus_with_its_provenance(base: Path, context: Context) -> None:
     corpus = collect.run(SOURCES, "classify", OPTIONS, context, base)
     frame = corpus.frame()
-    assert frame.columns == ["id", "source", "row", "licence", "group", "text", "target"]
+    assert frame.columns == ["id", "source", "row", "licence", "part", "group", "text", "target"]
     assert corpus.rows == len(frame) == 201
     assert frame["id"].n_unique() == 201
     assert frame.select("source", "row", "licence").row(200) == ("more.jsonl", 1, "unknown")

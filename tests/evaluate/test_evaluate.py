@@ -78,6 +78,7 @@ def reviews(rows: int, seed: int = 0) -> pl.DataFrame:
             "id": [f"{seed}-{i:05d}" for i in range(rows)],
             "text": [f"{filler} {word}" for filler, word in zip(fillers, words, strict=True)],
             "target": ["pos" if word in ("good", "great") else "neg" for word in words],
+            "part": pl.Series([None] * rows, dtype=pl.String),
         }
     )
 
@@ -88,6 +89,7 @@ def support(rows: int) -> pl.DataFrame:
             "id": [f"{i:05d}" for i in range(rows)],
             "messages": [[{"role": "user", "content": f"help {i}"}] for i in range(rows)],
             "target": [f"press button {i % 7} and wait" for i in range(rows)],
+            "part": pl.Series([None] * rows, dtype=pl.String),
         }
     )
 
@@ -294,7 +296,7 @@ def _answers(frame: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
 
 
 def _scores(name: str, predictions: pl.DataFrame, look: int) -> Scores:
-    return Scores(name, "classify", "test", len(predictions), {}, {}, 0.0, look, "x" if look else "", predictions)
+    return Scores(name, "classify", "test", len(predictions), {}, {}, {}, 0.0, look, "x" if look else "", predictions)
 
 
 def test_a_metric_of_another_task_is_bad_input() -> None:

@@ -19,6 +19,7 @@ TUNED = Scores(
     500,
     {"f1_macro": Interval(0.84, 0.81, 0.86), "ece": Interval(0.05, 0.03, 0.08)},
     {},
+    {},
     1.0,
     1,
     "model a",

@@ -38,6 +38,7 @@ def _corpus(rows: int, groups: Sequence[str | None] | None) -> pl.DataFrame:
             pl.Series("source", ["rows.csv"] * rows, pl.String),
             pl.Series("row", range(2, rows + 2), pl.Int64),
             pl.Series("licence", ["MIT"] * rows, pl.String),
+            pl.Series("part", [None] * rows, pl.String),
             pl.Series("group", groups or [None] * rows, pl.String),
         ]
     )

@@ -45,7 +45,8 @@ def test_the_ledger_balances_from_the_file_to_the_splits(context: Context, tmp_p
     assert entries["whitespace"].changed == 1
     frames = [pl.read_parquet(path) for path in (splits.train, splits.validation, splits.test)]
     assert sum(map(len, frames)) == splits.entries[-1].kept
-    assert all(frame.columns == ["id", "source", "row", "licence", "group", "text", "target"] for frame in frames)
+    columns = ["id", "source", "row", "licence", "part", "group", "text", "target"]
+    assert all(frame.columns == columns for frame in frames)
     everything = pl.concat(frames)
     assert everything["text"].n_unique() == len(everything)
     assert "café" in everything["text"]

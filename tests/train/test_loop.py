@@ -124,7 +124,7 @@ loop = loop_of(model, events, folder, lambda: 1e9, words=500, rows=768, batch=12
 at_first = resident_bytes()
 foretold = probe_costs(loop, 0.0, folder).peak_bytes
 with peak() as seen:
-    for step in range(loop.epoch_updates):
+    for step in loop.plan.first_epochs():
         loop.update(step)
 print(at_first, foretold, seen.bytes)
 """

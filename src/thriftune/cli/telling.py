@@ -55,6 +55,12 @@ def _validated(event: Event, _currency: str) -> str:
     return f"validation at step {data['step']}: {', '.join(figures)}{best}"
 
 
+def _told_parts(event: Event, _currency: str) -> str:
+    after = f"after {plain(event.data['after'])}" if event.data["after"] else "before the first part"
+    losses = (f"{plain(part)} {score(figures['loss'])}" for part, figures in event.data["parts"].items())
+    return f"{after}, the loss on each part: {', '.join(losses)}"
+
+
 def _moved(event: Event, currency: str) -> str:
     data = event.data
     amount = money(Decimal(data["amount"]), currency)
@@ -105,6 +111,7 @@ SAID: dict[str, Callable[[Event, str], str]] = {
     "stage.finished": _stage_finished,
     "decision": _decided,
     "training.validation": _validated,
+    "training.parts": _told_parts,
     "budget.moved": _moved,
     "budget.added": _added,
     "data.entry": _entry,

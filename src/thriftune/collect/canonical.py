@@ -72,6 +72,7 @@ class Canonical:
                 pl.Series("source", [self.source.file] * len(rows), pl.String),
                 pl.Series("row", [row.row for row in rows], pl.Int64),
                 pl.Series("licence", [self.source.licence] * len(rows), pl.String),
+                pl.Series("part", [self.source.part] * len(rows), pl.String),
                 pl.Series("group", [row.group for row in rows], pl.String),
                 content,
                 pl.Series("target", [row.target for row in rows], pl.String),

@@ -36,7 +36,7 @@ START_SECONDS = 0.5
 BYTES_PER_SECOND = 7e6
 PARQUET_BYTES_PER_SECOND = 4e6
 SPREAD = 4.0
-VERSION = 1  # raised when the same sources would give another corpus
+VERSION = 2  # raised when the same sources would give another corpus
 DETAILS_FILE = "collection.json"
 
 

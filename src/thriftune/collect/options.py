@@ -54,6 +54,13 @@ class Source(Options):
         default=None,
         description="A column, such as a user's or a thread's id, whose rows must stay on one side of the split",
     )
+    part: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=60,
+        description="The task, domain or stage that the file's rows are of, where there are several: train.order says"
+        " how they come, and each is measured apart",
+    )
     id: str | None = Field(
         default=None, description="A column that names each row; without it a row is named by a hash of its content"
     )

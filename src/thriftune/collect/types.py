@@ -64,7 +64,7 @@ class Corpus:
     """The rows of all sources in one form.
 
     The Parquet file has the columns `id` (16 hex digits), `source`, `row` (1-based line or record in its source),
-    `licence`, `group` (or null) and `target`; for classification also `text`, for chat also `messages`
+    `licence`, `part` and `group` (or null) and `target`; for classification also `text`, for chat also `messages`
     (every turn before the final answer, a list of `{role, content}`).
 
     Args:

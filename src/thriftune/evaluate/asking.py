@@ -87,7 +87,7 @@ class Asking:
             if self.progress is not None:
                 self.progress(min(start + len(batch), len(order)), len(order))
         answered = pl.concat(parts).sort("place").drop("place")
-        return rows.select("id", "target").hstack(answered)
+        return rows.select("id", "target", "part").hstack(answered)
 
     def _upper(self, rows: int, slowest: float | None) -> float | None:
         if not self.metered:

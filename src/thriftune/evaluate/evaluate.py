@@ -88,13 +88,30 @@ def score(
         measuring = metrics_seconds(len(rows), task, options, classes).p95 if upper_seconds is None else None
         with unit(context, f"measure {predictor.name}", measuring):
             metrics, by_class = measure(answers, task, options.resamples, options.confidence, context.seed)
-    scores = Scores(predictor.name, task, split, len(rows), metrics, by_class, seconds, look, candidate, answers)
+            by_part = {
+                part: measure(own, task, options.resamples, options.confidence, context.seed)[0]
+                for part, own in parts_of(answers)
+            }
+    scores = Scores(
+        predictor.name, task, split, len(rows), metrics, by_class, by_part, seconds, look, candidate, answers
+    )
     tell(scores, context)
     return scores
 
 
+def parts_of(predictions: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
+    """The predictions for each part of the data, by its name; none where the data is one."""
+    names = predictions["part"].drop_nulls().unique().sort().to_list()
+    return [(name, predictions.filter(predictions["part"] == name)) for name in names] if len(names) > 1 else []
+
+
 def compare(
-    tuned: Scores, baseline: Scores, options: EvaluateOptions, metric: str | None = None, seed: int = 0
+    tuned: Scores,
+    baseline: Scores,
+    options: EvaluateOptions,
+    metric: str | None = None,
+    seed: int = 0,
+    part: str = "",
 ) -> Comparison | None:
     """Hold a tuned model against a baseline on the same rows.
 
@@ -106,6 +123,7 @@ def compare(
         options: evaluation's part of the project file.
         metric: the metric, by default the task's own.
         seed: of the resamples.
+        part: of the data, to compare its rows alone.
 
     Returns:
         None where one of the two does not have the metric, or the look is beyond those that are allowed.
@@ -119,7 +137,10 @@ def compare(
     if share == 0:
         return None
     name = primary_metric(tuned.task, metric)
-    ours, theirs = tuned.predictions.sort("id"), baseline.predictions.sort("id")
+    ours, theirs = (
+        (frame.filter(frame["part"] == part) if part else frame).sort("id")
+        for frame in (tuned.predictions, baseline.predictions)
+    )
     result = pair(ours, theirs, tuned.task, name, options.comparison_resamples, 1 - share, seed)
     if result is None:
         return None
@@ -134,6 +155,7 @@ def compare(
         outcome=outcome(result, options.minimum_gain),
         rows=result.rows,
         differing=result.differing,
+        part=part,
     )
 
 
@@ -168,13 +190,15 @@ def conclude(
         classes = tuned.predictions["target"].n_unique()
         upper_seconds = comparison_seconds(tuned.rows, tuned.task, options, len(baselines), classes).p95
     with unit(context, "compare", upper_seconds):
+        pairs = [(name, "") for name in (metric, *also)] + [(metric, part) for part in tuned.by_part]
         comparisons = tuple(
             comparison
-            for name in (metric, *also)
+            for name, part in pairs
             for baseline in baselines
-            if (comparison := compare(tuned, baseline, options, name, context.seed)) is not None
+            if (comparison := compare(tuned, baseline, options, name, context.seed, part)) is not None
         )
-    decided = verdict(comparisons, tuned, [scores.predictor for scores in baselines], target, options, latency)
+    whole = [comparison for comparison in comparisons if not comparison.part]
+    decided = verdict(whole, tuned, [scores.predictor for scores in baselines], target, options, latency)
     for comparison in comparisons:
         context.events.emit("evaluation.comparison", **vars(comparison))
     context.events.emit("verdict", decision=decided.decision, reasons=list(decided.reasons))
@@ -206,5 +230,6 @@ def tell(scores: Scores, context: Context) -> None:
         rows=scores.rows,
         metrics={name: vars(interval) for name, interval in scores.metrics.items()},
         by_class=dict(scores.by_class),
+        by_part={part: {name: vars(i) for name, i in metrics.items()} for part, metrics in scores.by_part.items()},
         seconds=scores.seconds,
     )

@@ -33,11 +33,12 @@ class Scores:
         rows: how many rows it was asked.
         metrics: each metric with its interval.
         by_class: for classifiers, by label: precision, recall, f1, the ends of f1's interval and the label's rows.
+        by_part: where the data has parts, each part's metrics with their intervals.
         seconds: what its answers took.
         look: the number of the look at the test split that this was; 0 where it was none.
         candidate: content hash of a model that may ship; empty for a baseline.
         predictions: one row a request: id, target, output, probabilities (classifiers), loss and tokens (of the
-            target, where the predictor can tell), generated (tokens). Comparisons are computed from it.
+            target, where the predictor can tell), generated (tokens), part. Comparisons are computed from it.
     """
 
     predictor: str
@@ -46,6 +47,7 @@ class Scores:
     rows: int
     metrics: Mapping[str, Interval]
     by_class: Mapping[str, Mapping[str, float]]
+    by_part: Mapping[str, Mapping[str, Interval]]
     seconds: float
     look: int
     candidate: str
@@ -53,8 +55,12 @@ class Scores:
 
     def save(self, folder: Path) -> None:
         """Write `scores.json` and `predictions.parquet` into a folder that is there."""
-        about = {name: value for name, value in vars(self).items() if name not in ("predictions", "metrics")}
+        about = {name: value for name, value in vars(self).items() if name not in ("predictions", "metrics", "by_part")}
         about["metrics"] = {name: asdict(interval) for name, interval in self.metrics.items()}
+        about["by_part"] = {
+            part: {name: asdict(interval) for name, interval in metrics.items()}
+            for part, metrics in self.by_part.items()
+        }
         (folder / SCORES_FILE).write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
         self.predictions.write_parquet(folder / PREDICTIONS_FILE)
 
@@ -65,6 +71,10 @@ class Scores:
 
         about = json.loads((folder / SCORES_FILE).read_text(encoding="utf-8"))
         about["metrics"] = {name: Interval(**interval) for name, interval in about["metrics"].items()}
+        about["by_part"] = {
+            part: {name: Interval(**interval) for name, interval in metrics.items()}
+            for part, metrics in about["by_part"].items()
+        }
         return Scores(**about, predictions=pl.read_parquet(folder / PREDICTIONS_FILE))
 
 
@@ -83,6 +93,7 @@ class Comparison:
         outcome: better, not better or cannot tell.
         rows: how many rows both were asked.
         differing: on how many of these their answers count differently.
+        part: of the data, where only its rows were compared; empty for all rows.
     """
 
     baseline: str
@@ -95,6 +106,7 @@ class Comparison:
     outcome: Outcome
     rows: int
     differing: int
+    part: str = ""
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def quick_dropout(values: torch.Tensor, p: float) -> torch.Tensor:
 
 
 def _mask(shape: torch.Size, p: float, dtype: torch.dtype) -> torch.Tensor:
-    """Of a shape and a type: 0 with probability `p`, `1 / (1 - p)` otherwise (to the type's precision, as PyTorch's)."""
+    """Of a shape and a type: 0 with probability `p`, `1 / (1 - p)` otherwise (to the precision of the type)."""
     seed = int(torch.randint(2**62, ()).item())
     count = shape.numel()
     words = np.random.Generator(np.random.SFC64(seed)).integers(

@@ -261,6 +261,20 @@ class ProjectFile(Options):
             raise ValueError("a duration above zero, such as 20m")
         return deadline
 
+    @model_validator(mode="after")
+    def _parts_are_named(self) -> Self:
+        named = [source for source in self.data if source.part is not None]
+        if named and len(named) < len(self.data):
+            raise ValueError(f"a part for every file of data, or for none (found {len(named)} of {len(self.data)})")
+        if self.train.order == "sequence" and len(self.parts) < 2:
+            raise ValueError(f"two or more parts of the data for train.order: sequence (found {len(self.parts)})")
+        return self
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of the data's parts, in the order of the files; none where the data is one."""
+        return tuple(dict.fromkeys(source.part for source in self.data if source.part is not None))
+
     @property
     def model_references(self) -> tuple[str, ...]:
         """The models to tune, `auto` resolved for the task."""

@@ -25,6 +25,7 @@ from thriftune.report.model import (
     ForecastScore,
     Look,
     Move,
+    PartsRow,
     PhaseCost,
     ProjectSummary,
     Report,
@@ -50,6 +51,7 @@ INHERITABLE = (
     "decision",
     "training.step",
     "training.validation",
+    "training.parts",
     "training.checkpoint",
     "evaluation.scores",
     "evaluation.comparison",
@@ -85,7 +87,8 @@ def build(
     told = {event.kind for event in own} - {"decision"}
     facts = _Facts([*(event for event in _events_of(inherited, past) if event.kind not in told), *own])
     cost = _cost(past, own, balance, settled)
-    comparisons = _comparisons(facts)
+    everything = _comparisons(facts)
+    comparisons = tuple(comparison for comparison in everything if not comparison.part)
     metric = _primary_metric(project, comparisons, facts)
     scores = [_scores(event.data) for event in facts.of("evaluation.scores")]
     finished = ending(own)
@@ -101,6 +104,7 @@ def build(
         tuned=_on_test(scores, TUNED),
         baselines=_baselines(scores),
         comparisons=comparisons,
+        part_comparisons=tuple(comparison for comparison in everything if comparison.part),
         cost=cost,
         time=_time(past, own),
         forecasts=_forecasts(own),
@@ -110,6 +114,7 @@ def build(
         decisions=tuple(_decision(event) for event in facts.of("decision")),
         steps=_steps(facts),
         validations=_validations(facts),
+        forgetting=_forgetting(facts),
         spans=_spans(own),
         looks=tuple(_look(event) for event in past if event.kind == "evaluation.look"),
         breaches=tuple(_breach(event.data) for event in own if event.kind == "breach"),
@@ -307,6 +312,10 @@ def _scores(data: Mapping[str, Any]) -> Scores:
         rows=data.get("rows"),
         metrics={name: _estimate(value) for name, value in data["metrics"].items()},
         by_class=data.get("by_class") or {},
+        by_part={
+            part: {name: _estimate(value) for name, value in metrics.items()}
+            for part, metrics in (data.get("by_part") or {}).items()
+        },
         seconds=data.get("seconds"),
     )
 
@@ -329,8 +338,9 @@ def _baselines(scores: Sequence[Scores]) -> tuple[Scores, ...]:
 
 
 def _comparisons(facts: _Facts) -> tuple[Comparison, ...]:
-    """The latest comparison with each baseline on each metric."""
-    latest = {(e.data["baseline"], e.data["metric"]): e.data for e in facts.of("evaluation.comparison")}
+    """The latest comparison with each baseline on each metric, over all rows and over each part's."""
+    told = [event.data for event in facts.of("evaluation.comparison")]
+    latest = {(data["baseline"], data["metric"], data.get("part", "")): data for data in told}
     return tuple(
         Comparison(
             baseline=baseline,
@@ -341,8 +351,9 @@ def _comparisons(facts: _Facts) -> tuple[Comparison, ...]:
             p_value=data.get("p_value"),
             outcome=data["outcome"],
             confidence=data.get("confidence"),
+            part=part,
         )
-        for (baseline, metric), data in latest.items()
+        for (baseline, metric, part), data in latest.items()
     )
 
 
@@ -387,6 +398,11 @@ def _validations(facts: _Facts) -> tuple[Validation, ...]:
         Validation(step, data.get("loss"), data.get("metrics") or {}, bool(data.get("best")))
         for step, data in sorted(latest.items())
     )
+
+
+def _forgetting(facts: _Facts) -> tuple[PartsRow, ...]:
+    latest = {event.data["after"]: event.data for event in facts.of("training.parts")}
+    return tuple(PartsRow(data["step"], after, data["parts"]) for after, data in latest.items())
 
 
 def _utilisation(steps: Sequence[TrainingStep]) -> Utilisation:

@@ -18,8 +18,8 @@ def to_json(report: Report) -> dict[str, Any]:
 
     Returns:
         At least: project, verdict {decision, reasons, comparisons}, tuned, baselines, cost, time, forecast,
-        data_ledger, decisions, breaches, return; beyond these: attempt, outcome, environment, curves, looks,
-        utilisation, timeline, inherited.
+        data_ledger, decisions, breaches, return; beyond these: attempt, outcome, environment, curves, parts,
+        looks, utilisation, timeline, inherited.
     """
     return {
         "project": report.project.name,
@@ -51,6 +51,10 @@ def to_json(report: Report) -> dict[str, Any]:
         "curves": {
             "training": [asdict(step) for step in report.steps],
             "validation": [{**asdict(v), "metrics": dict(v.metrics)} for v in report.validations],
+        },
+        "parts": {
+            "comparisons": [asdict(comparison) for comparison in report.part_comparisons],
+            "forgetting": [asdict(row) for row in report.forgetting],
         },
         "looks": [asdict(look) for look in report.looks],
         "utilisation": {
@@ -87,6 +91,10 @@ def _scores(scores: Scores) -> dict[str, Any]:
         "rows": scores.rows,
         "metrics": {name: _estimate(estimate) for name, estimate in scores.metrics.items()},
         "by_class": {label: dict(figures) for label, figures in scores.by_class.items()},
+        "by_part": {
+            part: {name: _estimate(estimate) for name, estimate in metrics.items()}
+            for part, metrics in scores.by_part.items()
+        },
     }
 
 

@@ -149,3 +149,9 @@ def target_sentence(report: Report) -> str:
         return f"Target: {asked}; not measured."
     gap = points(100 * (measured.value - target.at_least))
     return f"Target: {asked}; {'reached' if measured.value >= target.at_least else 'missed'} ({gap} points)."
+
+
+def forgetting_figure(report: Report) -> str:
+    """The figure of the forgetting matrix: the report's metric where validation has it, else the loss."""
+    figures = next(iter(report.forgetting[0].parts.values()))
+    return report.metric if report.metric is not None and report.metric in figures else "loss"

@@ -76,6 +76,7 @@ def to_html(report: Report) -> str:
         say=wording,
         headline=headline.headline(report),
         target_sentence=headline.target_sentence(report),
+        forgetting_figure=headline.forgetting_figure(report) if report.forgetting else "",
         return_sentence=headline.return_sentence(report),
         tiles=tiles(report),
         charts=charts,

@@ -65,6 +65,7 @@ class Scores:
     rows: int | None
     metrics: Mapping[str, Estimate]
     by_class: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    by_part: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
     seconds: float | None = None
 
 
@@ -80,6 +81,7 @@ class Comparison:
     p_value: float | None
     outcome: str
     confidence: float | None = None
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -264,6 +266,20 @@ class Validation:
 
 
 @dataclass(frozen=True)
+class PartsRow:
+    """A row of the forgetting matrix: what the model made of each part of the data after it had learned one.
+
+    Args:
+        after: the part; empty before the first.
+        parts: each part's validation figures.
+    """
+
+    step: int
+    after: str
+    parts: Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
 class Span:
     """When a stage ran; `finished_at` None while it is not over; `interrupted` when its process ended inside it."""
 
@@ -367,6 +383,7 @@ class Report:
     tuned: Scores | None
     baselines: tuple[Scores, ...]
     comparisons: tuple[Comparison, ...]
+    part_comparisons: tuple[Comparison, ...]
     cost: Cost
     time: TimeUse
     forecasts: tuple[ForecastScore, ...]
@@ -376,6 +393,7 @@ class Report:
     decisions: tuple[Decision, ...]
     steps: tuple[TrainingStep, ...]
     validations: tuple[Validation, ...]
+    forgetting: tuple[PartsRow, ...]
     spans: tuple[Span, ...]
     looks: tuple[Look, ...]
     breaches: tuple[Breach, ...]

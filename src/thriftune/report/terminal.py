@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -12,7 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from thriftune.report.figures import forecast_name
-from thriftune.report.headline import Headline, budget_sentence, headline, return_sentence, target_sentence
+from thriftune.report.headline import (
+    Headline,
+    budget_sentence,
+    forgetting_figure,
+    headline,
+    return_sentence,
+    target_sentence,
+)
 from thriftune.report.html import cut_tokens, data_summary, forecast_score
 from thriftune.report.model import DataStep, ForecastScore, Report, Scores
 from thriftune.report.wording import (
@@ -58,6 +66,8 @@ def parts(report: Report, rich: bool = True) -> list[RenderableType]:
         ("Breaches", _breaches(report)),
         ("Warnings", _warnings(report)),
         ("Quality", _quality(report, rich)),
+        ("By part of the data", _parts(report, rich)),
+        ("Forgetting", _forgetting(report, rich)),
         ("Money and time", _costs(report, rich)),
         ("Return", _text(return_sentence(report))),
         ("Forecast and actual", _forecasts(report, rich)),
@@ -120,6 +130,37 @@ def _quality_row(report: Report, scores: Scores) -> tuple[Text, ...]:
         return (*row, Text(), Text())
     gap = interval_of_points(100 * compared.difference, 100 * compared.low, 100 * compared.high)
     return (*row, _text(gap), _text(compared.outcome, OUTCOME_STYLES.get(compared.outcome, "")))
+
+
+def _parts(report: Report, rich: bool) -> RenderableType | None:
+    """Each part's metric, of the tuned model and of what it is held against."""
+    everyone = [each for each in (report.tuned, *report.baselines) if each is not None]
+    if report.tuned is None or not report.tuned.by_part:
+        return None
+    table = _table(rich, f"part ({metric_name(report.metric)})", *(predictor_name(each.predictor) for each in everyone))
+    for part in report.tuned.by_part:
+        outcomes = {c.baseline: c.outcome for c in report.part_comparisons if c.part == part}
+        table.add_row(_text(part), *(_part_figure(report, each, part, outcomes) for each in everyone))
+    return Group(table, _text("In colour, what the tuned model is on that part's rows: better, not better, unclear."))
+
+
+def _part_figure(report: Report, scores: Scores, part: str, outcomes: Mapping[str, str]) -> Text:
+    outcome = outcomes.get(scores.predictor, "")
+    said = estimate(scores.by_part.get(part, {}).get(report.metric or ""))
+    return _text(f"{said} {f'({outcome})' if outcome else ''}".rstrip(), OUTCOME_STYLES.get(outcome, ""))
+
+
+def _forgetting(report: Report, rich: bool) -> RenderableType | None:
+    """What the model made of each part of the data after it had learned each."""
+    if not report.forgetting:
+        return None
+    parts = list(report.forgetting[0].parts)
+    name = forgetting_figure(report)
+    table = _table(rich, f"{metric_name(name)} on", *parts, numbers=len(parts))
+    for row in report.forgetting:
+        after = f"after {row.after}" if row.after else "before"
+        table.add_row(_text(after), *(_text(f"{row.parts[part][name]:.3f}") for part in parts))
+    return table
 
 
 def _costs(report: Report, rich: bool) -> RenderableType:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from thriftune.tasks.batches import padded_tokens
-
 POOL_UPDATES = 50  # rows are sorted by length within pools of this many updates
 
 
@@ -40,9 +38,3 @@ def plan_epoch(lengths: NDArray[np.int64], rows_per_update: int, seed: int, epoc
         by_length = rows[np.argsort(lengths[rows], kind="stable")]
         updates += [by_length[i : i + rows_per_update] for i in range(0, len(by_length), rows_per_update)]
     return [updates[i] for i in random.permutation(len(updates))]
-
-
-def mean_update_tokens(lengths: NDArray[np.int64], rows_per_update: int, seed: int) -> float:
-    """Padded tokens of an average update, by the first epoch's plan."""
-    updates = plan_epoch(lengths, rows_per_update, seed, 0)
-    return padded_tokens(lengths, updates) / len(updates)

@@ -21,8 +21,8 @@ from thriftune.errors import BadInput, Interrupted, OutOfBudget
 from thriftune.faults import crash_point
 from thriftune.memory import keep_freed_memory
 from thriftune.tasks.base import Encoded, Task
-from thriftune.tasks.batches import micro_batches, padded_tokens
-from thriftune.train.batches import mean_update_tokens, plan_epoch, updates_per_epoch
+from thriftune.tasks.batches import micro_batches, padded_tokens, take
+from thriftune.train.batchplan import BatchPlan
 from thriftune.train.checkpoint import (
     Checkpoint,
     load_latest,
@@ -77,21 +77,21 @@ class Loop:
         self.model = model.to(machine.device).train()
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = adamw(self.model, recipe.rate, recipe.weight_decay)
-        self.epoch_updates = updates_per_epoch(len(train), recipe.rows_per_update)
-        self.full_steps = recipe.epochs * self.epoch_updates
-        self.step_tokens = mean_update_tokens(train.lengths, recipe.rows_per_update, recipe.seed)
+        self.plan = BatchPlan(train, recipe)
+        self.full_steps = self.plan.full_steps
+        self.step_tokens = self.plan.mean_tokens()
 
         self.prefix_cache: PrefixCache | None = None  # the states of `train` under the frozen first layers
         self.step = 0
         self.checkpoint_upper = math.inf  # seconds to reserve for one: the probe's, then the slowest so far
         self.validated = -1  # the step of the latest validation
         self.pace = Pace(planned=self.full_steps)
+        self.phase, self.phase_began = 0, 0  # the plan's phase, and the step at which it began
         self.best = _Best()
         self.ending = ""  # why the end was brought forward, if it was
         self.recent: deque[float] = deque(maxlen=40)  # seconds per padded token of the latest steps
         self.padded = self.real = 0  # tokens computed, and those that were no padding
         self.loss = math.nan
-        self._epoch: tuple[int, list[NDArray[np.int64]]] = (-1, [])
         self._saved_at = time.monotonic()
 
     def run(self, validate_every: int, costs: Costs) -> Outcome:
@@ -105,11 +105,15 @@ class Loop:
         self.recent.extend([costs.seconds_per_token] * PROBE_WEIGHT)
         self.checkpoint_upper = costs.checkpoint_upper
         self._resume()
+        if self.step == 0:
+            self._tell_parts("", costs.validation_upper)
         while self._review() and self.step < self.pace.planned:
             try:
                 self._block(validate_every)
                 if self.step % validate_every == 0 and self.step < self.pace.planned and not self._ended_here():
                     self._validate(costs.validation_upper)
+                if self.step >= self._phase_end() and self.step < self.pace.planned:
+                    self._next_phase(costs.validation_upper)
                 self._checkpoint_when_due()
             except OutOfBudget as refusal:
                 self._stop("budget", refusal.what)
@@ -117,6 +121,7 @@ class Loop:
         if self.validated != self.step:
             self._validate_last(costs.validation_upper)
         load_trained(self.model, self.best.state)
+        self._tell_parts(self.plan.phases[self.phase].name, costs.validation_upper)
         return self._outcome()
 
     # one step
@@ -150,17 +155,55 @@ class Loop:
         return total
 
     def rate(self, step: int) -> float:
-        """The learning rate of the update that follows `step` done ones, taken at the update's middle."""
-        progress = self.pace.progress(step + 0.5)
-        return self.recipe.rate * rate_factor(progress, self.recipe.warmup, self.recipe.decay)
+        """The learning rate of the update that follows `step` done ones, taken at the update's middle.
+
+        Each phase has the whole curve of the schedule.
+        """
+        phase = self.plan.phases[self.phase]
+        progress = (self.pace.progress(step + 0.5) - phase.start) / (phase.end - phase.start)
+        return self.recipe.rate * rate_factor(min(1.0, max(0.0, progress)), self.recipe.warmup, self.recipe.decay)
 
     def rows_of(self, step: int) -> NDArray[np.int64]:
         """The row ids of one update."""
-        epoch, index = divmod(step, self.epoch_updates)
-        if self._epoch[0] != epoch:
-            lengths = self.train.lengths
-            self._epoch = (epoch, plan_epoch(lengths, self.recipe.rows_per_update, self.recipe.seed, epoch))
-        return self._epoch[1][index]
+        return self.plan.rows(self.phase, step - self.phase_began)
+
+    # phases, where the data's parts come one after the other
+
+    def _phase_end(self) -> int:
+        """The step at which the phase ends by the plan of now; it has one update at the least."""
+        end = round(self.pace.step_at(self.plan.phases[self.phase].end))
+        return min(self.pace.planned, max(end, self.phase_began + 1))
+
+    def _next_phase(self, upper_seconds: float) -> None:
+        """Go on with the next part; the best model is to be found in the last phase, which has seen them all."""
+        self._tell_parts(self.plan.phases[self.phase].name, upper_seconds)
+        self.phase, self.phase_began = self.phase + 1, self.step
+        self.best = _Best()
+
+    def _tell_parts(self, after: str, upper_seconds: float) -> None:
+        """In a sequence, what the model makes of each part by now: a row of the forgetting matrix.
+
+        Args:
+            after: the part that it has just learned; empty before the first.
+            upper_seconds: of a whole validation; that of all the parts is one.
+        """
+        parts = self.validation.parts
+        if len(self.plan.phases) < 2 or parts is None:
+            return
+        figures = {}
+        try:
+            with self.watch.unit("validation by part", upper_seconds), self.machine.autocast():
+                for number, name in enumerate(self.recipe.mixing.parts):
+                    own = take(self.validation, np.flatnonzero(parts == number))
+                    figures[name] = self.task.validate(self.model, own, self.machine.read_batch_tokens)
+        except OutOfBudget as refusal:
+            self.watch.events.emit("warning", where="training", what=f"parts were not validated: {refusal.what}")
+            return
+        self.watch.events.emit("training.parts", step=self.step, after=after, parts=figures)
+
+    def _epochs(self) -> float:
+        """Passes over the data so far."""
+        return self.plan.epochs_done(self.phase, self.step - self.phase_began)
 
     # blocks of steps, under the governor
 
@@ -186,7 +229,7 @@ class Loop:
     def _block(self, validate_every: int) -> None:
         """Some steps, reserved before and metered after: about half a second's, up to the next thing to do."""
         count = max(1, int(BLOCK_SECONDS / self.step_seconds()))
-        boundary = min(self.pace.planned, (self.step // validate_every + 1) * validate_every)
+        boundary = min(self._phase_end(), (self.step // validate_every + 1) * validate_every)
         recorded = self.watch.decisions.next_step(self.step)
         end = min(self.step + count, boundary, recorded if recorded is not None else boundary)
         upper = sum(self._upper(step) for step in range(self.step, end)) + UPPER_FLOOR
@@ -204,7 +247,7 @@ class Loop:
                     "training.step",
                     step=self.step,
                     planned=self.pace.planned,
-                    epoch=self.step / self.epoch_updates,
+                    epoch=self._epochs(),
                     loss=self._finite(*losses[-1]),
                     rate=self.rate(self.step - 1),
                     tokens=int(self.train.lengths[self.rows_of(self.step - 1)].sum()),
@@ -273,7 +316,8 @@ class Loop:
             metrics={name: value for name, value in figures.items() if name != "loss"},
             best=gained,
         )
-        if self.best.stale >= self.recipe.patience and not self.ending and self.step < self.pace.planned:
+        last = self.phase == len(self.plan.phases) - 1
+        if last and self.best.stale >= self.recipe.patience and not self.ending and self.step < self.pace.planned:
             self._end_early()
 
     def _validate_last(self, upper_seconds: float) -> None:
@@ -319,6 +363,7 @@ class Loop:
             "best": [self.best.step, self.best.figures, self.best.stale],
             "ending": self.ending,
             "full_steps": self.full_steps,
+            "phase": [self.phase, self.phase_began],
             "validated": self.validated,
             "padded": self.padded,
             "real": self.real,
@@ -353,6 +398,7 @@ class Loop:
         self.best = _Best(step, figures, found.best, stale)
         self.ending = found.progress["ending"]
         self.full_steps = found.progress["full_steps"]
+        self.phase, self.phase_began = found.progress["phase"]
         self.validated = found.progress["validated"]
         self.padded, self.real = found.progress["padded"], found.progress["real"]
         self.loss = found.progress["loss"]
@@ -360,7 +406,7 @@ class Loop:
     def _outcome(self) -> Outcome:
         return Outcome(
             steps=self.step,
-            epochs=self.step / self.epoch_updates,
+            epochs=self._epochs(),
             stopped=self.ending or "planned",
             best_step=self.best.step,
             best=self.best.figures,

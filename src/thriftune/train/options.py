@@ -78,6 +78,23 @@ class TrainOptions(Options):
         " Training, 2020)",
     )
     clip_norm: float = Field(default=1.0, gt=0, le=1e6, description="Longer gradients are cut to this norm, as in BERT")
+    order: Literal["mixed", "sequence"] = Field(
+        default="mixed",
+        description="All parts of the data at once; sequence takes one after the other, in the order of the files",
+    )
+    mixing_temperature: float = Field(
+        default=1.0,
+        ge=1,
+        le=1000,
+        description="Each part by its size; 2 to 5 gives small parts more of an epoch (T5, 2020, section 3.5.2)",
+    )
+    replay: float = Field(
+        default=0.1,
+        ge=0,
+        le=10,
+        description="In a sequence, a tenth of a part's number of rows comes again from the parts before it, so that"
+        " they are not forgotten",
+    )
     lora: LoraOptions = Field(default_factory=LoraOptions, description="The adapters of method lora")
     freeze_layers: int = Field(
         default=0, ge=0, le=1000, description="No layer: frozen layers cost quality, which is measured elsewhere"

@@ -57,7 +57,7 @@ def _steps(loop: Loop, seconds: float) -> tuple[list[float], float]:
     """
     rates = [_timed_update(loop, 0)]
     began, settled = time.monotonic(), resident_bytes()
-    largest = max(range(loop.epoch_updates), key=lambda step: _most_tokens(loop, step))
+    largest = max(loop.plan.first_epochs(), key=lambda step: _most_tokens(loop, step))
     with peak() as seen:
         for step in (largest, *range(1, loop.full_steps)):
             rates.append(_timed_update(loop, step))
@@ -76,7 +76,7 @@ def _prefix_costs(loop: Loop) -> PrefixCosts | None:
         return None
     prefix = Prefix(loop.model, depth)
     needs = Needs(loop.task, loop.train, loop.machine, depth)
-    step = min(range(loop.epoch_updates), key=lambda step: abs(_most_tokens(loop, step) - loop.step_tokens))
+    step = min(loop.plan.first_epochs(), key=lambda step: abs(_most_tokens(loop, step) - loop.step_tokens))
     rows = loop.rows_of(step)
     began = time.monotonic()
     try:

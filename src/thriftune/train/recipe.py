@@ -6,6 +6,23 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Mixing:
+    """How the parts of the data come.
+
+    Args:
+        parts: their names, in the order of the project file; fewer than two where the data is one.
+        order: `mixed`, or `sequence` for one after the other.
+        temperature: of sampling where they are mixed; 1 takes each by its size, large values all alike.
+        replay: in a sequence, rows of earlier parts as a share of a part's own.
+    """
+
+    parts: tuple[str, ...] = ()
+    order: str = "mixed"
+    temperature: float = 1.0
+    replay: float = 0.0
+
+
+@dataclass(frozen=True)
 class Recipe:
     """What determines the trained weights, besides the data, the task and the recorded decisions."""
 
@@ -23,3 +40,4 @@ class Recipe:
     watch: str = "loss"  # the validation figure that chooses the best checkpoint
     higher_is_better: bool = False
     validations_per_epoch: int | None = None  # None: as often as the probe says that it costs little
+    mixing: Mixing = Mixing()

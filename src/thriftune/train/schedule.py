@@ -47,6 +47,13 @@ class Pace:
         share = (step - self.origin_step) / (self.planned - self.origin_step)
         return self.origin_progress + (1.0 - self.origin_progress) * share
 
+    def step_at(self, progress: float) -> float:
+        """The step at which this piece reaches a progress of its own; earlier ones give its first step."""
+        if progress >= 1.0:
+            return float(self.planned)
+        share = max(0.0, progress - self.origin_progress) / (1.0 - self.origin_progress)
+        return self.origin_step + share * (self.planned - self.origin_step)
+
     def refitted(self, step: int, planned: int) -> Pace:
         """From `step` on, reach 1 at `planned` instead; progress at `step` stays what it is."""
         if planned < step:

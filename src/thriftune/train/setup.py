@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from thriftune.errors import BadInput
 from thriftune.models.reference import ModelFolder, resolve
@@ -31,6 +32,7 @@ def work_of(
     train: pl.DataFrame,
     validation: pl.DataFrame,
     watch: str | None = None,
+    parts: tuple[str, ...] = (),
 ) -> Work:
     """The work of one model on one task.
 
@@ -44,6 +46,7 @@ def work_of(
         train: the training rows.
         validation: the validation rows.
         watch: the validation figure that chooses the best checkpoint; the loss where validation does not have it.
+        parts: the names of the data's parts, in their order; none where the data is one.
 
     Raises:
         BadInput: the model cannot be used, or is of the wrong kind.
@@ -69,8 +72,33 @@ def work_of(
         )
     task, encoded = MAKERS[task_name](model, options, seed, train)
     chosen = watch if watch in kind.watched else kind.watched[0]
-    recipe = recipe_of(options, task, len(train), seed, chosen, model.parameters)
-    return Work(task, encoded, task.encode(validation), recipe, data_hash, model.hidden_size)
+    recipe = recipe_of(options, task, len(train), seed, chosen, model.parameters, parts)
+    encoded, held_out = (
+        replace(rows, parts=numbers_of_parts(frame, parts))
+        for rows, frame in ((encoded, train), (task.encode(validation), validation))
+    )
+    return Work(task, encoded, held_out, recipe, data_hash, model.hidden_size)
+
+
+def numbers_of_parts(frame: pl.DataFrame, parts: tuple[str, ...]) -> NDArray[np.int64] | None:
+    """(rows,) the number of each row's part; None where the data is one.
+
+    Raises:
+        BadInput: a part has no rows here.
+    """
+    if not parts:
+        return None
+    numbers = frame["part"].replace_strict({name: number for number, name in enumerate(parts)}, return_dtype=pl.Int64)
+    missing = [name for number, name in enumerate(parts) if number not in set(numbers)]
+    if missing:
+        raise BadInput(
+            "a part of the data has no rows on one side of the split",
+            where=f"data, part: {missing[0]}",
+            found=f"none of {len(frame)} rows",
+            expected="rows to train on and rows to validate by",
+            way_out="give it more rows, or leave the part out",
+        )
+    return numbers.to_numpy()
 
 
 def _limit(model: ModelFolder, options: TrainOptions, task_name: str) -> int:

@@ -21,13 +21,13 @@ from thriftune.budget.governor import Governor, Overheads
 from thriftune.context import Context
 from thriftune.models.prefix import Prefix
 from thriftune.tasks.base import Encoded, Task
-from thriftune.train.batches import mean_update_tokens, updates_per_epoch
+from thriftune.train.batchplan import BatchPlan
 from thriftune.train.costs import Costs
 from thriftune.train.loop import Loop
 from thriftune.train.machine import Machine
 from thriftune.train.options import TrainOptions
 from thriftune.train.prefix_cache import FOLDER, Needs, PrefixCache, open_or_build
-from thriftune.train.recipe import Recipe
+from thriftune.train.recipe import Mixing, Recipe
 from thriftune.train.supervision import Outcome, Supervision
 
 STAGE_VERSION = 1
@@ -74,9 +74,14 @@ class Work:
         )
 
     @cached_property
+    def plan(self) -> BatchPlan:
+        """Which rows make up each update."""
+        return BatchPlan(self.train, self.recipe)
+
+    @cached_property
     def mean_step_tokens(self) -> float:
-        """Padded tokens of an average update of the first epoch."""
-        return mean_update_tokens(self.train.lengths, self.recipe.rows_per_update, self.recipe.seed)
+        """Padded tokens of an average update, by the first epochs."""
+        return self.plan.mean_tokens()
 
     @property
     def train_tokens(self) -> int:
@@ -86,11 +91,17 @@ class Work:
     @property
     def full_steps(self) -> int:
         """The updates of all epochs."""
-        return self.recipe.epochs * updates_per_epoch(len(self.train), self.recipe.rows_per_update)
+        return self.plan.full_steps
 
 
 def recipe_of(
-    options: TrainOptions, task: Task, rows: int, seed: int, watch: str, parameters: int | None = None
+    options: TrainOptions,
+    task: Task,
+    rows: int,
+    seed: int,
+    watch: str,
+    parameters: int | None = None,
+    parts: tuple[str, ...] = (),
 ) -> Recipe:
     """The options with every "auto" resolved for this task and data.
 
@@ -98,6 +109,7 @@ def recipe_of(
         rows: training rows.
         watch: the validation figure that chooses the best checkpoint.
         parameters: of the model, where known.
+        parts: the names of the data's parts.
     """
     return Recipe(
         epochs=options.epochs_for(task.name, rows),
@@ -113,12 +125,13 @@ def recipe_of(
         watch=watch,
         higher_is_better=watch not in {"loss", "perplexity"},
         validations_per_epoch=options.validations_per_epoch,
+        mixing=Mixing(parts, options.order, options.mixing_temperature, options.replay) if parts else Mixing(),
     )
 
 
 def validate_every(work: Work, costs: Costs) -> tuple[int, str]:
     """Steps between validations: as stated, or so that they cost at most `VALIDATION_SHARE` of the time; and why."""
-    epoch = updates_per_epoch(len(work.train), work.recipe.rows_per_update)
+    epoch = work.plan.epoch_updates
     if work.recipe.validations_per_epoch is not None:
         return math.ceil(epoch / work.recipe.validations_per_epoch), "stated in the project file"
     step = costs.seconds_per_token * work.mean_step_tokens
@@ -199,9 +212,11 @@ def governor_of(
         dead_band: a plan stands while it is off by less than this share of the steps to go.
     """
     every = validate_every(work, costs)[0] if every is None else every
+    phases = len(work.plan.phases)
+    validations = 1 + (phases + 1 if phases > 1 else 0)  # the last, and in a sequence one before and after each phase
     return Governor(
         remaining=remaining,
-        tail_seconds=tail_seconds + costs.validation_upper,
+        tail_seconds=tail_seconds + validations * costs.validation_upper,
         full_steps=work.full_steps,
         overheads=overheads(work, costs, every, options),
         dead_band=dead_band,
