@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from thriftune.errors import BadInput
-from thriftune.models.load import layer_list, parameters_by_block
+from thriftune.models.load import has_layer_list, layer_list, parameters_by_block
 
 Forward = Callable[..., Any]
 
@@ -34,6 +34,8 @@ class _Reached(Exception):
 
 def frozen_depth(model: nn.Module) -> int:
     """How many of the first layers nothing trains, given that what stands before them is not trained either."""
+    if not has_layer_list(model):
+        return 0
     blocks = parameters_by_block(model)
     if any(parameter.requires_grad for parameter in blocks["embeddings"]):
         return 0
@@ -47,15 +49,19 @@ def frozen_depth(model: nn.Module) -> int:
 
 def passable_depth(model: nn.Module) -> int:
     """How many of the first layers may be passed by: the frozen ones, but for the model's last."""
-    return min(frozen_depth(model), len(layer_list(model)) - 1)
+    depth = frozen_depth(model)
+    return min(depth, len(layer_list(model)) - 1) if depth else 0
 
 
 def freeze_first(model: nn.Module, layers: int) -> None:
     """Freeze the first layers and, with them, what stands before; with 0 nothing is frozen.
 
     Raises:
-        BadInput: the model has no more layers than that, so that none would be left to train.
+        BadInput: the model has no more layers than that, so that none would be left to train; or its layers are not
+            separate.
     """
+    if layers == 0:
+        return
     there = len(layer_list(model))
     if layers >= there:
         raise BadInput(
@@ -65,8 +71,6 @@ def freeze_first(model: nn.Module, layers: int) -> None:
             expected=f"at most {there - 1}: the model has {there} layers",
             way_out="freeze fewer; for a classifier, train.method: head trains the head alone",
         )
-    if layers == 0:
-        return
     blocks = parameters_by_block(model)
     for block in ("embeddings", *(f"layer.{number}" for number in range(layers))):
         for parameter in blocks[block]:
