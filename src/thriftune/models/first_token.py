@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from thriftune.models.load import layer_list
+from thriftune.models.load import has_layer_list, layer_list
 
 PROBE_SHAPE = (2, 6)  # rows and tokens of the input on which the logits must stay the same
 TOLERANCE = 1e-5
@@ -29,6 +29,8 @@ def read_first_token_only(model: Any) -> bool:
         whether it does now. Layers of another make, and heads that read another token or all of them, stay as they
         were: the logits of a small input tell.
     """
+    if not has_layer_list(model):
+        return False
     layer = layer_list(model)[-1]
     if not _is_of_bert_s_make(layer) or getattr(model.config, "is_decoder", False):
         return False

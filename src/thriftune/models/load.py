@@ -147,6 +147,8 @@ def _check_keys(folder: Path, model: Any, keys: dict[str, Any]) -> None:
         raise _does_not_fit(
             folder, f"{name} of shape {tuple(found)}{_and_more(misfits)}", f"shape {tuple(expected)}, by config.json"
         )
+    if not has_layer_list(model):
+        return
     layers = len(layer_list(model))
     numbered = re.compile(rf"(?:^|\.){re.escape(_layer_path(model).rpartition('.')[2])}\.(\d+)\.")
     surplus = sorted(
@@ -194,18 +196,25 @@ def layer_list(model: nn.Module) -> nn.ModuleList:
     return cast(nn.ModuleList, model.get_submodule(_layer_path(model)))
 
 
-def _layer_path(model: Any) -> str:
+def has_layer_list(model: nn.Module) -> bool:
+    """Whether the model's layers are separate, so that some can be frozen (ALBERT's share their weights)."""
+    return bool(_layer_lists(model))
+
+
+def _layer_lists(model: Any) -> dict[str, nn.ModuleList]:
     layers = model.config.get_text_config().num_hidden_layers
-    lists: dict[str, nn.ModuleList] = {
-        name: m for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == layers
-    }
+    return {name: m for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == layers}
+
+
+def _layer_path(model: Any) -> str:
+    lists = _layer_lists(model)
     if not lists:
         raise BadInput(
-            "the architecture has no list of separate layers",
+            "the architecture has no list of separate layers, so none of them can be frozen alone",
             where=type(model).__name__,
             found="no list of layers",
-            expected=f"{layers} layers",
-            way_out="choose another model",
+            expected=f"{model.config.get_text_config().num_hidden_layers} layers",
+            way_out="freeze no layers, or choose another model",
         )
     # Adapters and mixtures of experts may hold lists of the same length inside; the layers hold most of the weights.
     return max(lists, key=lambda name: sum(parameter.numel() for parameter in lists[name].parameters()))

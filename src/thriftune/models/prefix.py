@@ -9,16 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MethodType
 from typing import Any
 
 import torch
 from torch import nn
 
 from thriftune.errors import BadInput
-from thriftune.models.dropout import QuickDropout
-from thriftune.models.load import layer_list, parameters_by_block
+from thriftune.models.load import has_layer_list, layer_list, parameters_by_block
 
 Forward = Callable[..., Any]
+
+PROBE_SHAPE = (2, 3)  # rows and tokens of the input by which a model's first layers are known; unlike, to tell them
+
+
+class NotPassable(Exception):
+    """The first layers of this model cannot be passed by; the message tells why, a clause for a user."""
 
 
 class _Reached(Exception):
@@ -27,6 +34,8 @@ class _Reached(Exception):
 
 def frozen_depth(model: nn.Module) -> int:
     """How many of the first layers nothing trains, given that what stands before them is not trained either."""
+    if not has_layer_list(model):
+        return 0
     blocks = parameters_by_block(model)
     if any(parameter.requires_grad for parameter in blocks["embeddings"]):
         return 0
@@ -40,15 +49,19 @@ def frozen_depth(model: nn.Module) -> int:
 
 def passable_depth(model: nn.Module) -> int:
     """How many of the first layers may be passed by: the frozen ones, but for the model's last."""
-    return min(frozen_depth(model), len(layer_list(model)) - 1)
+    depth = frozen_depth(model)
+    return min(depth, len(layer_list(model)) - 1) if depth else 0
 
 
 def freeze_first(model: nn.Module, layers: int) -> None:
     """Freeze the first layers and, with them, what stands before; with 0 nothing is frozen.
 
     Raises:
-        BadInput: the model has no more layers than that, so that none would be left to train.
+        BadInput: the model has no more layers than that, so that none would be left to train; or its layers are not
+            separate.
     """
+    if layers == 0:
+        return
     there = len(layer_list(model))
     if layers >= there:
         raise BadInput(
@@ -59,39 +72,97 @@ def freeze_first(model: nn.Module, layers: int) -> None:
             way_out="freeze fewer; for a classifier, train.method: head trains the head alone",
         )
     blocks = parameters_by_block(model)
-    for block in ("embeddings", *(f"layer.{number}" for number in range(layers))) if layers else ():
+    for block in ("embeddings", *(f"layer.{number}" for number in range(layers))):
         for parameter in blocks[block]:
             parameter.requires_grad = False
+    for parameter in _trained_before(model, layers).values():
+        parameter.requires_grad = False
 
 
 def still_prefix(model: nn.Module) -> None:
-    """Let the frozen prefix run as in evaluation mode, whatever mode the model is in: nothing in it is dropped."""
+    """Let the frozen prefix run as in evaluation mode, whatever mode the model is in: nothing in it is dropped.
+
+    What runs before the last frozen layer has answered is found by running it. A module that runs there and again
+    later (XLNet has one dropout for its embeddings and its last states) is still in both places.
+    """
     depth = frozen_depth(model)
     if depth == 0:
         return
     layers = layer_list(model)
-    trained = {module for layer in list(layers)[depth:] for module in layer.modules()}
-    after = _after_the_layers(model)
-    for module in model.modules():
-        if module in trained or module in after:
-            continue
-        if isinstance(module, nn.Dropout | QuickDropout):
-            module.p = 0.0
-        for rate in ("attention_dropout", "dropout"):  # of families that keep their attention's rate as a number
-            if isinstance(getattr(module, rate, None), float):
-                setattr(module, rate, 0.0)
+    for module in _first_layers_of(model, depth).ran:
+        if any(inside is layers for inside in module.modules()):
+            for name, value in list(vars(module).items()):
+                if "drop" in name and isinstance(value, float):
+                    setattr(module, name, 0.0)
+        else:
+            module.eval()
+            module.train = MethodType(_stay_as_it_is, module)  # type: ignore[method-assign]
 
 
-def _after_the_layers(model: nn.Module) -> set[nn.Module]:
-    """Modules that stand after the layers, such as pooler and head."""
-    layers, seen, after = layer_list(model), False, set()
-    inside = set(layers.modules())
-    for module in model.modules():
-        if module is layers:
-            seen = True
-        elif seen and module not in inside:
-            after.add(module)
-    return after
+def _stay_as_it_is(module: nn.Module, mode: bool = True) -> nn.Module:
+    """`nn.Module.train` of a module that stays in evaluation mode."""
+    return module
+
+
+@dataclass(frozen=True)
+class _FirstLayers:
+    """What the first layers of a model did on a small input.
+
+    Args:
+        answer: of the last of them, as it gave it.
+        ran: the modules that ran before, those around the layers included.
+    """
+
+    answer: Any
+    ran: list[nn.Module]
+
+    @property
+    def states(self) -> torch.Tensor:
+        """The states in the answer."""
+        return self.answer[0] if isinstance(self.answer, tuple) else self.answer
+
+
+def _first_layers_of(model: nn.Module, depth: int) -> _FirstLayers:
+    """Run a small input as far as the layer before `depth`."""
+    ran: list[nn.Module] = []
+    found: list[Any] = []
+
+    def note(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        found.append(output)
+        raise _Reached
+
+    hooks: list[Any] = [m.register_forward_pre_hook(lambda each, _inputs: ran.append(each)) for m in model.modules()]
+    hooks.append(layer_list(model)[depth - 1].register_forward_hook(note))
+    try:
+        _run_small(model)
+    except _Reached:
+        return _FirstLayers(found[0], list(dict.fromkeys(ran)))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    raise NotPassable("the model runs without its layers")
+
+
+def _run_small(model: Any) -> Any:
+    rows, tokens = PROBE_SHAPE
+    device = next(model.parameters()).device
+    ids = torch.arange(rows * tokens, device=device).reshape(rows, tokens) % model.config.get_text_config().vocab_size
+    return model(input_ids=ids, attention_mask=torch.ones_like(ids))
+
+
+def _trained_before(model: nn.Module, depth: int) -> dict[str, nn.Parameter]:
+    """The trained parameters on which the states of the first layers depend, by name.
+
+    The embeddings and the layers themselves are not all: DeBERTa normalises the relative positions that enter every
+    layer by a module that stands after them.
+    """
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    with torch.enable_grad():
+        states = _first_layers_of(model, depth).states
+        if not trained or not states.requires_grad:
+            return {}
+        gradients = torch.autograd.grad(states.sum(), list(trained.values()), allow_unused=True)
+    return {name: p for (name, p), gradient in zip(trained.items(), gradients, strict=True) if gradient is not None}
 
 
 class Prefix:
@@ -103,6 +174,7 @@ class Prefix:
 
     Raises:
         ValueError: there is no such prefix, or another one is in use on the model.
+        NotPassable: its states are not the same at every step, or the family's layers cannot be passed by.
     """
 
     def __init__(self, model: nn.Module, depth: int) -> None:
@@ -114,18 +186,38 @@ class Prefix:
         self.depth = depth
         self._given: torch.Tensor | None = None
         self._layers = list(layers)[:depth]
-        self._in_tuples = False  # whether the layers of this family answer with a tuple
+        self._learn(model)
         for number, layer in enumerate(self._layers):
             layer.forward = self._passed_by(layer.forward, last=number == depth - 1)
+
+    def _learn(self, model: nn.Module) -> None:
+        """How the layers of this family answer, from what they do."""
+        trained = _trained_before(model, self.depth)
+        if trained:
+            raise NotPassable(f"{next(iter(trained))} is trained and enters the first layers")
+        with torch.no_grad():
+            first, second = (_first_layers_of(model, self.depth) for _ in range(2))
+        # Layers answer with their states, or with a tuple that begins with them.
+        self._besides = len(first.answer) - 1 if isinstance(first.answer, tuple) else None
+        shape = tuple(first.states.shape[:-1])
+        if shape not in (PROBE_SHAPE, PROBE_SHAPE[::-1]):
+            raise NotPassable(f"the layers' states are of shape {tuple(first.states.shape)}, not (rows, tokens, width)")
+        self._tokens_first = shape != PROBE_SHAPE  # XLNet's are (tokens, rows, width)
+        if not torch.equal(first.states, second.states):
+            raise NotPassable("something in the first layers is drawn at random at each step")
 
     def _passed_by(self, forward: Forward, last: bool) -> Forward:
         def passing(hidden_states: torch.Tensor, *arguments: Any, **options: Any) -> Any:
             if self._given is None:
                 return forward(hidden_states, *arguments, **options)
             answer = self._given if last else hidden_states
-            return (answer,) if self._in_tuples else answer
+            return answer if self._besides is None else (answer, *[None] * self._besides)
 
         return passing
+
+    def _turned(self, states: torch.Tensor) -> torch.Tensor:
+        """From the family's order of rows and tokens to ours, or back."""
+        return states.transpose(0, 1) if self._tokens_first else states
 
     def release(self) -> None:
         """Leave the model as it was."""
@@ -135,7 +227,7 @@ class Prefix:
     @contextmanager
     def given(self, states: torch.Tensor) -> Iterator[None]:
         """Inside, the model takes `states` (rows, tokens, width) for what its prefix answers."""
-        self._given = states
+        self._given = self._turned(states)
         try:
             yield
         finally:
@@ -147,15 +239,14 @@ class Prefix:
         found: list[torch.Tensor] = []
 
         def note(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            self._in_tuples = isinstance(output, tuple)
-            found.append(output[0] if self._in_tuples else output)
+            found.append(output if self._besides is None else output[0])
             raise _Reached
 
         hook = self._layers[-1].register_forward_hook(note)
         try:
             run()
         except _Reached:
-            return found[0]
+            return self._turned(found[0])
         finally:
             hook.remove()
         raise RuntimeError("the model ran without its prefix")

@@ -107,8 +107,11 @@ class ChatTask:
 
     def _without_adapters(self, model: torch.nn.Module) -> list[str] | None:
         """The names of the linear layers inside the frozen first layers."""
+        from transformers.pytorch_utils import Conv1D
+
         frozen = {module for layer in list(layer_list(model))[: self.frozen_layers] for module in layer.modules()}
-        named = [name for name, m in model.named_modules() if m in frozen and isinstance(m, torch.nn.Linear)]
+        linear = (torch.nn.Linear, Conv1D)  # GPT-2's are the latter
+        named = [name for name, m in model.named_modules() if m in frozen and isinstance(m, linear)]
         return named or None
 
     def prompt(self, messages: list[Message]) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from thriftune.artifacts import write_file_atomic
 from thriftune.memory import peak, resident_bytes
-from thriftune.models.prefix import Prefix, passable_depth
+from thriftune.models.prefix import NotPassable, Prefix, passable_depth
 from thriftune.tasks.base import Encoded, Task
 from thriftune.tasks.batches import micro_batches, padded_tokens, sorted_batches, take
 from thriftune.train.checkpoint import load_trained, trained_state
@@ -69,12 +69,16 @@ def _steps(loop: Loop, seconds: float) -> tuple[list[float], float]:
 def _prefix_costs(loop: Loop) -> PrefixCosts | None:
     """What the frozen first layers cost, and an update without them; None where there are none that can be passed by.
 
-    The loss with given states must be that with computed ones: where a family's layers cannot be passed by, it is not.
+    The loss with given states must be that with computed ones; where the family's layers cannot be passed by, a
+    warning tells why.
     """
     depth = passable_depth(loop.model)
     if depth < 1:
         return None
-    prefix = Prefix(loop.model, depth)
+    try:
+        prefix = Prefix(loop.model, depth)
+    except NotPassable as refusal:
+        return _not_passed_by(loop, str(refusal))
     needs = Needs(loop.task, loop.train, loop.machine, depth)
     step = min(loop.plan.first_epochs(), key=lambda step: abs(_most_tokens(loop, step) - loop.step_tokens))
     rows = loop.rows_of(step)
@@ -86,11 +90,12 @@ def _prefix_costs(loop: Loop) -> PrefixCosts | None:
         states = dict(zip(rows.tolist(), np.split(flat, ends[:-1]), strict=True))
         cache = PrefixCache(prefix, states.__getitem__)
         same = _same_loss(loop, cache, rows)
-    except (RuntimeError, IndexError, TypeError, ValueError):
-        same = False
-    if not same:
+        reason = "" if same else "the loss is another one when the layers are passed by"
+    except (RuntimeError, IndexError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__} when the layers are passed by"
+    if reason:
         prefix.release()
-        return None
+        return _not_passed_by(loop, reason)
     loop.prefix_cache = cache
     _timed_update(loop, step)
     update = _timed_update(loop, step)
@@ -98,6 +103,12 @@ def _prefix_costs(loop: Loop) -> PrefixCosts | None:
     prefix.release()
     padded = padded_tokens(loop.train.lengths, [rows])
     return PrefixCosts(depth, seconds / padded, update, flat.shape[1] * flat.itemsize)
+
+
+def _not_passed_by(loop: Loop, reason: str) -> None:
+    """Tell why the frozen first layers run at every step."""
+    what = f"the frozen first layers' states are not kept, so that they run at every step: {reason}"
+    loop.watch.events.emit("warning", where="train.freeze_layers", what=what)
 
 
 @torch.no_grad()
