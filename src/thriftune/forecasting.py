@@ -112,7 +112,8 @@ def expect_all(session: Session) -> None:
     session.expect("encode", "training", f"encode/{reference}", rows, PRIOR_ENCODE_ROW)
     session.expect("load", "training", f"load/{reference}", prior=PRIOR_LOAD)
     session.expect("probe", "training", f"probe/{reference}", prior=KINDS[task].probe_seconds)
-    outlook.expect("untuned", "evaluation", Forecast.exact(0.0))
+    if "untuned" in answering(task):
+        outlook.expect("untuned", "evaluation", Forecast.exact(0.0))
     outlook.expect("train", "training", session.record.forecast(f"least/{reference}", 1, PRIOR_TRAINING))
     session.expect("save", "training", f"save/{reference}", prior=PRIOR_SAVE)
     session.expect("open", "evaluation", f"open/{reference}", prior=PRIOR_LOAD)
@@ -130,9 +131,14 @@ def expect_sized(session: Session, size: Size) -> None:
     session.sharpen("encode", f"encode/{reference}", size.rows, PRIOR_ENCODE_ROW)
     session.sharpen("baselines", f"baselines-relative/{task}", baselines_seconds(session, size))
     answer = session.record.forecast(f"answer/{reference}", prior=KINDS[task].answer_seconds)
-    for who in ("untuned", "tuned"):
+    for who in answering(task):
         expect_answers(session, who, size, answer)
     session.sharpen("verdict", f"verdict-relative/{task}", verdict_seconds(session, size))
+
+
+def answering(task: str) -> tuple[str, ...]:
+    """Which models answer the test rows: the tuned one, and the untuned one of a task that it can do."""
+    return ("untuned", "tuned") if "untuned" in kind_of(task).baselines else ("tuned",)
 
 
 def expect_answers(session: Session, who: str, size: Size, row_seconds: Forecast) -> None:
@@ -191,13 +197,13 @@ def expect_measured(session: Session, size: Size, bench: Bench) -> None:
     outlook.sharpen("train", full, least)
     outlook.sharpen("save", Forecast.lognormal(costs.checkpoint / 2, SAVE_SPREAD, "probe"))
     answer = Forecast.lognormal(bench.answering.row_seconds, ANSWER_SPREAD, "probe")
-    for who in ("untuned", "tuned"):
+    for who in answering(session.project.file.objective.task):
         expect_answers(session, who, size, answer)
     training = Forecast.lognormal(costs.peak_bytes, MEMORY_SPREAD, "probe")
-    answering = Forecast.lognormal(bench.answering.peak_bytes, ANSWER_MEMORY_SPREAD, "probe")
+    asked = Forecast.lognormal(bench.answering.peak_bytes, ANSWER_MEMORY_SPREAD, "probe")
     outlook.memory["training"] = training
     # What training freed stays with the process (memory.keep_freed_memory).
-    outlook.memory["evaluation"] = largest([answering, training])
+    outlook.memory["evaluation"] = largest([asked, training])
     outlook.memory["collection"] = Forecast.exact(session.peaks.get("collection", 0), "measured")
 
 

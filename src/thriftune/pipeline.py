@@ -79,14 +79,14 @@ def run(project: Project, listeners: Sequence[Listener] = (), interrupted: Calla
         if done is None:
             bench = _bench(session, splits, work)
             forecast(session, bench).require()
-            untuned = _untuned(session, splits, work.task)
+            baselines += _untuned(session, splits, work.task)
             tuned = _train(session, bench, splits)
         else:
             for part in ("load", "probe", "train", "save"):
                 session.outlook.done(part)
-            untuned = _untuned(session, splits, work.task)
+            baselines += _untuned(session, splits, work.task)
             tuned = _opened(session, done)
-        evaluation = _evaluate(session, splits, work.task, [*baselines, untuned], tuned)
+        evaluation = _evaluate(session, splits, work.task, baselines, tuned)
         return _report(session, evaluation)
 
 
@@ -239,6 +239,7 @@ def _encode(session: Session, splits: Splits) -> Work:
         validation=int(work.validation.lengths.sum()),
         cut_tokens=work.train.cut_tokens + work.validation.cut_tokens,
         cut_rows=work.train.cut_rows + work.validation.cut_rows,
+        cut_words=work.train.cut_words + work.validation.cut_words,
     )
     return work
 
@@ -298,10 +299,12 @@ def _probe_seconds(session: Session) -> float:
     return most
 
 
-def _untuned(session: Session, splits: Splits, task: Task) -> Scores:
-    """The model as it came, on the test split."""
+def _untuned(session: Session, splits: Splits, task: Task) -> list[Scores]:
+    """The model as it came, on the test split, where it is a baseline: an encoder without a head does not tag words."""
     import polars as pl
 
+    if "untuned" not in kind_of(splits.task).baselines:
+        return []
     test = pl.read_parquet(splits.test)
     reference = session.project.file.model_references[0]
     size = size_of(splits)
@@ -317,7 +320,7 @@ def _untuned(session: Session, splits: Splits, task: Task) -> Scores:
         )
         row_seconds = Forecast.lognormal(scores.seconds / asked, ANSWER_SPREAD, "measured")
         expect_answers(session, "tuned", size, row_seconds)
-    return scores
+    return [scores]
 
 
 def _train(session: Session, bench: Bench, splits: Splits) -> TunedModel:

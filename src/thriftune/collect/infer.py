@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
+from thriftune.collect.listed import Listed, listed
 from thriftune.collect.readers import BadRows, Reader, open_source
 from thriftune.collect.readers.rows import missing_column
 from thriftune.errors import BadInput
@@ -43,7 +44,7 @@ class Inference:
     """What a file seems to be for.
 
     Args:
-        task: `classify` or `chat`.
+        task: its name.
         columns: fields of a `Source` → names of the file's columns.
         reasons: why, and what else came into question, a sentence each.
         warnings: what the user should look at before spending money, a sentence each.
@@ -66,6 +67,7 @@ class Column:
         length: characters of a value, on average.
         kind: `conversation` (lists of messages), `text` (words), or `value` (numbers, keys, dates).
         rarest: rows of the rarest value.
+        lists: what its cells show as lists of short texts, where they are.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Column:
     length: float
     kind: Literal["conversation", "text", "value"]
     rarest: int
+    lists: Listed | None = None
 
     @property
     def rows_per_value(self) -> float:
@@ -83,14 +86,14 @@ class Column:
     @property
     def is_text(self) -> bool:
         """Words that mostly differ from row to row."""
-        return self.kind == "text" and self.distinct >= DISTINCT_SHARE_OF_TEXT * self.filled
+        return self.lists is None and self.kind == "text" and self.distinct >= DISTINCT_SHARE_OF_TEXT * self.filled
 
     @property
     def is_label(self) -> bool:
         """A few short values that repeat."""
         enough = ROWS_PER_HINTED_CLASS if rank(self.name, LABEL_HINTS) is not None else ROWS_PER_CLASS
         few = 2 <= self.distinct <= MOST_CLASSES and self.rows_per_value >= enough
-        return few and self.kind != "conversation" and self.length <= LONGEST_LABEL
+        return few and self.lists is None and self.kind != "conversation" and self.length <= LONGEST_LABEL
 
 
 def infer(path: Path, text: str | None = None, label: str | None = None) -> Inference:
@@ -112,7 +115,11 @@ def infer(path: Path, text: str | None = None, label: str | None = None) -> Infe
     if text is not None and label is not None:
         found = _from_options(by_name[text], by_name[label])
     else:
-        found = _from_names(by_name, named) or _from_content(columns, path.name, text, label)
+        found = (
+            _from_names(by_name, named)
+            or _from_lists(columns, path.name, text, label)
+            or _from_content(columns, path.name, text, label)
+        )
     return _with_group(found, columns, reader.notes)
 
 
@@ -142,6 +149,7 @@ def describe(name: str, cells: Sequence[Any]) -> Column:
         length=fmean(map(len, texts)) if texts else 0.0,
         kind="text" if _reads_as_text(values) else "value",
         rarest=min(counts.values(), default=0),
+        lists=listed(cells),
     )
 
 
@@ -181,6 +189,10 @@ def rank(name: str, hints: Sequence[str]) -> int | None:
 
 
 def _from_options(text: Column, label: Column) -> Inference:
+    if text.lists is not None and label.lists is not None:
+        return _tagged(text, label)
+    if label.lists is not None:
+        return _several(text, label)
     if label.is_text and not label.is_label:
         return Inference(
             "chat",
@@ -219,6 +231,38 @@ def _from_names(columns: Mapping[str, Column], named: Sequence[str]) -> Inferenc
             "chat", {"messages": conversations[0]}, (f"{conversations[0]!r} holds lists of messages: a chat task",), ()
         )
     return None
+
+
+def _from_lists(columns: Sequence[Column], file: str, text: str | None, label: str | None) -> Inference | None:
+    """Words with their tags, or texts with any number of labels, where columns hold lists."""
+    for words in columns:
+        for tags in columns:
+            if words.lists is None or tags.lists is None or words is tags or not words.lists.pairs_with(tags.lists):
+                continue
+            richer = words.lists.distinct > tags.lists.distinct and tags.lists.repeats
+            if richer and text in (None, words.name) and label in (None, tags.name):
+                return _tagged(words, tags)
+    lists = [c for c in columns if c.lists is not None and c.lists.repeats and label in (None, c.name)]
+    if not lists or (label is None and any(c.is_label and c.name.strip().lower() == "label" for c in columns)):
+        return None
+    labels = _label_column(lists, file)
+    texts = [c for c in columns if c.is_text and not c.is_label and c.name != labels.name]
+    return _several(_text_column(columns, texts, [labels], file, text), labels)
+
+
+def _tagged(words: Column, tags: Column) -> Inference:
+    kinds = 0 if tags.lists is None else tags.lists.distinct
+    reason = f"{words.name!r} and {tags.name!r} hold lists of one length, the second of {kinds} tags: a tagging task"
+    return Inference("tag", {"tokens": words.name, "tags": tags.name}, (reason,), ())
+
+
+def _several(text: Column, labels: Column) -> Inference:
+    kinds = 0 if labels.lists is None else labels.lists.distinct
+    reasons = (
+        f"{labels.name!r} holds lists of {kinds} labels: a classification task with any number of labels a text",
+        f"{text.name!r} holds the text ({_profile(text)})",
+    )
+    return Inference("multilabel", {"text": text.name, "labels": labels.name}, reasons, ())
 
 
 def _from_content(columns: Sequence[Column], file: str, text: str | None, label: str | None) -> Inference:

@@ -9,16 +9,25 @@ from pydantic import Field, model_validator
 from thriftune.options import Options
 from thriftune.tasks.kinds import TaskName
 
-Shape = Literal["text", "pair", "instruction", "messages"]
+Shape = Literal["text", "labels", "tokens", "pair", "instruction", "messages"]
 
 # For each way to write a row down: the columns it must name, then those it may.
 SHAPES: dict[Shape, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "text": (("text", "label"), ()),
+    "labels": (("text", "labels"), ()),
+    "tokens": (("tokens", "tags"), ()),
     "pair": (("prompt", "completion"), ()),
     "instruction": (("instruction", "output"), ("input",)),
     "messages": (("messages",), ()),
 }
-TASK_OF_SHAPE: dict[Shape, TaskName] = {"text": "classify", "pair": "chat", "instruction": "chat", "messages": "chat"}
+TASK_OF_SHAPE: dict[Shape, TaskName] = {
+    "text": "classify",
+    "labels": "multilabel",
+    "tokens": "tag",
+    "pair": "chat",
+    "instruction": "chat",
+    "messages": "chat",
+}
 
 
 def forms_for(task: str | None = None) -> str:
@@ -36,10 +45,19 @@ class Source(Options):
     file: str = Field(
         min_length=1, description="A CSV, TSV, JSONL, JSON or Parquet file, from the project file's folder"
     )
-    text: str | None = Field(default=None, description="Classification: the column of texts")
+    text: str | None = Field(default=None, description="Classification, labels: the column of texts")
     label: str | None = Field(
         default=None, description="Classification: the column of labels; numbers become their text"
     )
+    labels: str | None = Field(
+        default=None,
+        description="Any number of labels: the column of lists of labels; in a cell of text a JSON list, or labels set"
+        " apart by `;`",
+    )
+    tokens: str | None = Field(
+        default=None, description="Tagging: the column of sentences as lists of words; in a cell of text a JSON list"
+    )
+    tags: str | None = Field(default=None, description="Tagging: the column of lists of tags, one for each word")
     prompt: str | None = Field(default=None, description="Chat: the column of what the user says")
     completion: str | None = Field(default=None, description="Chat: the column of what the assistant answers")
     instruction: str | None = Field(default=None, description="Chat, Alpaca's form: the column of instructions")

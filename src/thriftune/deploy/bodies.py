@@ -1,4 +1,4 @@
-"""Reading a request's body: bounded, timed, UTF-8, JSON, an object; and the texts of `/predict`."""
+"""Reading a request's body: bounded, timed, UTF-8, JSON, an object; and the texts or words of `/predict`."""
 
 from __future__ import annotations
 
@@ -120,3 +120,23 @@ def texts_of(body: dict[str, Any]) -> list[str]:
     if len(texts) > MAX_TEXTS:
         raise Refusal(413, f"texts has {len(texts)} items; at most {MAX_TEXTS} go in one request", "texts")
     return [usable_text(text, f"texts[{i}]") for i, text in enumerate(texts)]
+
+
+def sentences_of(body: dict[str, Any]) -> list[list[str]]:
+    """The words of a `/predict` request to a tagger: `{"tokens": ["…", …]}`, or texts, whose words blanks set apart.
+
+    Raises:
+        Refusal: 400, or 413 for too many.
+    """
+    if "tokens" not in body:
+        if not body.keys() & {"text", "texts"}:
+            raise Refusal(400, 'the body must have one of "tokens" (an array of words), "text" and "texts"')
+        return [text.split() for text in texts_of(body)]
+    if len(body) != 1:
+        raise Refusal(400, 'the body must have one of "tokens" (an array of words), "text" and "texts"')
+    tokens = body["tokens"]
+    if not isinstance(tokens, list):
+        raise Refusal(400, f"tokens must be an array of strings, not {json_kind(tokens)}", "tokens")
+    if not tokens:
+        raise Refusal(400, "tokens is empty", "tokens")
+    return [[usable_text(token, f"tokens[{i}]") for i, token in enumerate(tokens)]]

@@ -25,7 +25,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from thriftune.deploy.access import TokenCheck, service_token
-from thriftune.deploy.bodies import read_json, texts_of, usable_text
+from thriftune.deploy.answers import FORMS, Form
+from thriftune.deploy.bodies import read_json, usable_text
 from thriftune.deploy.chat import DONE, ChatRequest, Envelope, Usage, event, parse_chat
 from thriftune.deploy.generation import Generation
 from thriftune.deploy.measures import Measures, Watch
@@ -73,7 +74,7 @@ def create_app(
     if not RELEASE_NAME.fullmatch(release):
         raise ValueError(f"{release!r} cannot name a release")
     token = service_token(options.host, options.token_env, environment)
-    service = Service(predictor, clean, options, release)
+    service = Service(predictor, clean, options, release, FORMS[kind_of(task).target])
     app = FastAPI(title="Thriftune", lifespan=service.lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     routes: dict[str, tuple[str, Callable[..., Any]]] = {
         "/healthz": ("GET", service.healthz),
@@ -119,12 +120,14 @@ class Service:
         clean: Callable[[str], str],
         options: DeployOptions,
         release: str,
+        form: Form,
     ) -> None:
         self.measures = Measures.create(release)
         self._predictor = predictor
         self._clean = clean
         self._options = options
         self._release = release
+        self._form = form
         self._started = int(time.time())
         self._worker = ModelWorker(
             predictor,
@@ -158,12 +161,17 @@ class Service:
         return JSONResponse({"object": "list", "data": [model]})
 
     async def predict(self, request: Request) -> Response:
-        """`{"text": …}` → `{"label", "scores", "release"}`; `{"texts": […]}` → `{"predictions": […], "release"}`."""
+        """One text → its answer, in the task's form, with the release; `{"texts": […]}` → `{"predictions": […]}`."""
         body = await read_json(request, self._options.max_request_bytes)
-        texts = await self._cleaned(texts_of(body))
-        answers = await self._answers(list(texts))
-        found = [{"label": a.prediction.output, "scores": a.prediction.scores} for a in answers]
-        whole = found[0] if "text" in body else {"predictions": found}
+        asked = self._form.read(body)
+        pieces = await self._cleaned([piece for one in asked for piece in ([one] if isinstance(one, str) else one)])
+        left = iter(pieces)
+        questions: list[Question] = [next(left) if isinstance(one, str) else [next(left) for _ in one] for one in asked]
+        answers = await self._answers(questions)
+        found = [
+            self._form.write(question, answer.prediction) for question, answer in zip(questions, answers, strict=True)
+        ]
+        whole = {"predictions": found} if "texts" in body else found[0]
         return JSONResponse(whole | {"release": self._release})
 
     async def chat(self, request: Request) -> Response:

@@ -25,6 +25,8 @@ PROBE_SHARE = 0.9  # of what is left of money and time, if that is less: the clo
 STALL_SECONDS = 1.0  # how long a shared machine may stand still within a batch without being called a breach
 SLOWER = 2.0  # how much slower per row than the slowest before it a batch may be; the longest rows come first
 
+CONTENTS = ("text", "tokens", "messages")  # the columns that may hold what is asked
+
 Progress = Callable[[int, int], None]
 """Called with rows answered and rows to answer; may raise `Interrupted`."""
 
@@ -54,8 +56,8 @@ def drawn(frame: pl.DataFrame, count: int) -> pl.DataFrame:
 
 
 def requests_of(frame: pl.DataFrame) -> list[Request]:
-    """A split's rows as predictors are asked: texts, or conversations."""
-    requests: list[Request] = frame["text" if "text" in frame.columns else "messages"].to_list()
+    """A split's rows as predictors are asked: texts, words, or conversations."""
+    requests: list[Request] = frame[next(kind for kind in CONTENTS if kind in frame.columns)].to_list()
     return requests
 
 
@@ -126,8 +128,8 @@ def _probabilities(answer: Prediction) -> list[dict[str, Any]]:
 
 
 def _length(request: Request, target: str) -> int:
-    asked = len(request) if isinstance(request, str) else sum(len(turn["content"]) for turn in request)
-    return asked + len(target)
+    parts = [request] if isinstance(request, str) else request
+    return sum(len(part if isinstance(part, str) else part["content"]) for part in parts) + len(target)
 
 
 def upper_seconds(context: Context, rows: int, slowest: float | None) -> float:

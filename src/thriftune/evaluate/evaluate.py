@@ -21,6 +21,7 @@ from thriftune.metrics.intervals import FEWEST_RESAMPLES
 from thriftune.metrics.paired import outcome
 from thriftune.metrics.statistics import DEAR_WORK
 from thriftune.tasks.kinds import kind_of
+from thriftune.tasks.targets import class_count
 
 if TYPE_CHECKING:
     import polars as pl
@@ -84,7 +85,7 @@ def score(
         began = context.clock.now()
         answers = Asking(predictor, options, context, metered=upper_seconds is None, progress=progress).ask(rows)
         seconds = context.clock.now() - began
-        classes = rows["target"].n_unique()
+        classes = class_count(rows["target"], task)
         measuring = metrics_seconds(len(rows), task, options, classes).p95 if upper_seconds is None else None
         with unit(context, f"measure {predictor.name}", measuring):
             metrics, by_class = measure(answers, task, options.resamples, options.confidence, context.seed)
@@ -187,7 +188,7 @@ def conclude(
     metric = primary_metric(tuned.task, target.metric)
     also = [name for name in suite_for(tuned.task).shares if name != metric][:1]
     if upper_seconds is None:
-        classes = tuned.predictions["target"].n_unique()
+        classes = class_count(tuned.predictions["target"], tuned.task)
         upper_seconds = comparison_seconds(tuned.rows, tuned.task, options, len(baselines), classes).p95
     with unit(context, "compare", upper_seconds):
         pairs = [(name, "") for name in (metric, *also)] + [(metric, part) for part in tuned.by_part]
@@ -216,8 +217,9 @@ def metrics_seconds(rows: int, task: str, options: EvaluateOptions, classes: int
 
 def comparison_seconds(rows: int, task: str, options: EvaluateOptions, baselines: int, classes: int = 2) -> Forecast:
     """Seconds for `conclude` over so many rows, labels and baselines."""
-    cells = min(rows, classes**3) if kind_of(task).classes else rows
-    one = 2 * rows * kind_of(task).metrics_row_seconds + cells * options.comparison_resamples * CELL_SECONDS
+    kind = kind_of(task)
+    cells = min(rows, classes**3) if kind.classes and kind.target == "whole" else rows
+    one = 2 * rows * kind.metrics_row_seconds + cells * options.comparison_resamples * CELL_SECONDS
     return Forecast.lognormal(METRICS_START_SECONDS + baselines * one, METRICS_SPREAD, "record")
 
 

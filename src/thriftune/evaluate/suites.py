@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from thriftune.errors import BadInput
-from thriftune.metrics import classification, text
+from thriftune.metrics import classification, multilabel, tagging, text
 from thriftune.metrics.intervals import Interval, bootstrap, bootstrap_arrays
 from thriftune.metrics.paired import PairedResult, mcnemar, paired_bootstrap
 from thriftune.metrics.statistics import Statistics
 from thriftune.tasks.kinds import kind_of
+from thriftune.tasks.targets import read_list
 
 if TYPE_CHECKING:
     import polars as pl
@@ -28,12 +30,12 @@ class Suite:
     Args:
         families: metrics that are computed together, by their names, and how.
         shares: metrics that are a share of right rows, and when a row is right: (target, output).
-        by_class: the metrics by class, for classifiers.
+        by_class: precision, recall and f1 by class, and the classes with the rows of each, in the same order.
     """
 
     families: Mapping[tuple[str, ...], Build]
     shares: Mapping[str, Callable[[str, str], bool]]
-    by_class: Callable[[pl.DataFrame], Statistics] | None = None
+    by_class: Callable[[pl.DataFrame], tuple[Statistics, dict[str, int]]] | None = None
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -94,8 +96,8 @@ def measure(
     found = {name: interval for name, interval in found.items() if math.isfinite(interval.value)}
     if suite.by_class is None:
         return found, {}
-    targets, outputs = predictions["target"].to_list(), predictions["output"].to_list()
-    figures = bootstrap_arrays(suite.by_class(predictions), resamples, confidence, seed)
+    statistics, classes = suite.by_class(predictions)
+    figures = bootstrap_arrays(statistics, resamples, confidence, seed)
     by_class = {
         label: {
             "precision": float(figures["precision"][0, i]),
@@ -103,9 +105,9 @@ def measure(
             "f1": float(figures["f1"][0, i]),
             "f1_low": float(figures["f1"][1, i]),
             "f1_high": float(figures["f1"][2, i]),
-            "rows": targets.count(label),
+            "rows": rows,
         }
-        for i, label in enumerate(classification.class_names(targets, outputs))
+        for i, (label, rows) in enumerate(classes.items())
     }
     return found, by_class
 
@@ -137,8 +139,38 @@ def _labels(predictions: pl.DataFrame) -> Statistics:
     return classification.label_statistics(predictions["target"].to_list(), predictions["output"].to_list())
 
 
-def _classes(predictions: pl.DataFrame) -> Statistics:
-    return classification.class_statistics(predictions["target"].to_list(), predictions["output"].to_list())
+def _classes(predictions: pl.DataFrame) -> tuple[Statistics, dict[str, int]]:
+    targets, outputs = predictions["target"].to_list(), predictions["output"].to_list()
+    rows = Counter(targets)
+    classes = {label: rows[label] for label in classification.class_names(targets, outputs)}
+    return classification.class_statistics(targets, outputs), classes
+
+
+def _lists(predictions: pl.DataFrame) -> tuple[list[list[str]], list[list[str]]]:
+    targets, outputs = ([read_list(text) for text in predictions[column]] for column in ("target", "output"))
+    return targets, outputs
+
+
+def _label_sets(predictions: pl.DataFrame) -> Statistics:
+    return multilabel.set_statistics(*_lists(predictions))
+
+
+def _each_label(predictions: pl.DataFrame) -> tuple[Statistics, dict[str, int]]:
+    targets, outputs = _lists(predictions)
+    rows = Counter(label for target in targets for label in target)
+    classes = {label: rows[label] for label in multilabel.label_names(targets, outputs)}
+    return multilabel.label_statistics(targets, outputs), classes
+
+
+def _tags(predictions: pl.DataFrame) -> Statistics:
+    return tagging.tag_statistics(*_lists(predictions))
+
+
+def _each_kind(predictions: pl.DataFrame) -> tuple[Statistics, dict[str, int]]:
+    targets, outputs = _lists(predictions)
+    spans = Counter(kind for target in targets for kind, _, _ in tagging.spans(target))
+    classes = {kind: spans[kind] for kind in tagging.kinds(targets, outputs)}
+    return tagging.kind_statistics(targets, outputs), classes
 
 
 def _probabilities(predictions: pl.DataFrame) -> Statistics | None:
@@ -176,6 +208,25 @@ LABEL_METRICS = (
     "precision_micro",
     "recall_micro",
 )
+SET_METRICS = (
+    "f1_macro",
+    "f1_micro",
+    "exact_match",
+    "precision_macro",
+    "recall_macro",
+    "precision_micro",
+    "recall_micro",
+)
+TAG_METRICS = (
+    "f1_span",
+    "precision_span",
+    "recall_span",
+    "accuracy",
+    "f1_macro",
+    "precision_macro",
+    "recall_macro",
+    "exact_match",
+)
 ANSWER_METRICS = ("rougeL", "rouge1", "rouge2", "exact_match", "bleu", "chrf")
 
 SUITES = {
@@ -184,6 +235,8 @@ SUITES = {
         shares=dict.fromkeys(("accuracy", "f1_micro", "precision_micro", "recall_micro"), _equal),
         by_class=_classes,
     ),
+    "multilabel": Suite(families={SET_METRICS: _label_sets}, shares={"exact_match": _equal}, by_class=_each_label),
+    "tag": Suite(families={TAG_METRICS: _tags}, shares={"exact_match": _equal}, by_class=_each_kind),
     "chat": Suite(
         families={
             ("rougeL", "rouge1", "rouge2", "exact_match", "bleu", "chrf"): _answers,

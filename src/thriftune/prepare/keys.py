@@ -38,9 +38,11 @@ def position(key: str) -> float:
 
 
 def content_keys(frame: pl.DataFrame) -> pl.Series:
-    """The key of each row's text, or of all its turns together."""
+    """The key of each row's text, or of all its words or turns together."""
     if "text" in frame.columns:
         keys = [text_key(text) for text in frame["text"].to_list()]
+    elif "tokens" in frame.columns:
+        keys = [_hash("words", "\x1e".join(map(normalised, words))) for words in frame["tokens"].to_list()]
     else:
         turns = apart(frame["messages"])
         texts = zip(turns["role"].to_list(), turns["content"].to_list(), strict=True)

@@ -19,7 +19,7 @@ from thriftune.collect.types import Corpus, LedgerEntry
 from thriftune.errors import BadInput
 from thriftune.prepare.options import PrepareOptions
 from thriftune.prepare.types import SIDES, CleaningStep, Dropped, Splits
-from thriftune.tasks.kinds import kind_of
+from thriftune.tasks.kinds import Target, kind_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -96,10 +96,12 @@ class Line:
     Args:
         frame: the corpus.
         options: limits.
+        target: what a target is made of.
     """
 
-    def __init__(self, frame: pl.DataFrame, options: PrepareOptions) -> None:
+    def __init__(self, frame: pl.DataFrame, options: PrepareOptions, target: Target = "whole") -> None:
         self.frame = frame
+        self._target = target
         self.entries: list[LedgerEntry] = []
         self._options = options
 
@@ -108,7 +110,7 @@ class Line:
         from thriftune.prepare.serving import clean_frame
 
         rows = len(self.frame)
-        self.frame, changed = clean_frame(self.frame, step)
+        self.frame, changed = clean_frame(self.frame, step, self._target)
         self.entries.append(LedgerEntry(step.name, rows, len(self.frame), changed=changed))
 
     def drop(self, step: str, done: Dropped, limit: float | None = None) -> Dropped:
@@ -143,9 +145,10 @@ def prepare(frame: pl.DataFrame, task: str, options: PrepareOptions) -> tuple[pl
     from thriftune.prepare.steps.duplicates import duplicates
     from thriftune.prepare.steps.empty import empty
     from thriftune.prepare.steps.overlong import overlong
+    from thriftune.tasks.targets import classes_of
 
     where = ", ".join(frame["source"].unique(maintain_order=True))
-    line = Line(frame, options)
+    line = Line(frame, options, kind_of(task).target)
     line.drop("overlong", overlong(line.frame, options.longest_row))
     for name in serving_steps(task, options):
         line.clean(STEPS[name])
@@ -153,12 +156,12 @@ def prepare(frame: pl.DataFrame, task: str, options: PrepareOptions) -> tuple[pl
     line.frame = line.frame.with_columns(content_keys(line.frame))
     repeated = line.drop("duplicates", duplicates(line.frame), options.duplicate_limit)
     conflicting = line.drop("conflicts", conflicts(line.frame, options.conflicts))
-    by_label = kind_of(task).classes
     assigned = split.assign(line.frame, options.proportions)
-    split.check(assigned, options.proportions, by_label, where)
-    balances = split.balance(assigned, options.proportions, by_label)
+    classes = classes_of(assigned["target"], task) if kind_of(task).classes else None
+    split.check(assigned, options.proportions, classes, where)
+    balances = split.balance(assigned, options.proportions, classes)
     report = {
-        **_report(assigned, by_label),
+        **_report(assigned, classes),
         "duplicates": sum(repeated.reasons.values()),
         "conflicts": {"notes": list(conflicting.notes), "examples": list(conflicting.examples)},
         "balance": [asdict(each) | {"holds": each.holds} for each in balances],
@@ -182,21 +185,25 @@ def _write(folder: Path, corpus: Corpus, options: PrepareOptions) -> None:
     (folder / DETAILS_FILE).write_text(json.dumps(details, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
-def _report(assigned: pl.DataFrame, by_label: bool) -> dict[str, Any]:
-    """Rows by side and label, and quantiles of their length in characters."""
+def _report(assigned: pl.DataFrame, classes: pl.Series | None) -> dict[str, Any]:
+    """Rows by side and class, and quantiles of their length in characters."""
     import polars as pl
 
     from thriftune.collect.canonical import lengths
-    from thriftune.prepare.split import SIDE
+    from thriftune.prepare.split import SIDE, by_class
 
     sides = {side: assigned.filter(pl.col(SIDE) == side) for side in SIDES}
     report: dict[str, Any] = {
         "rows": {side: len(rows) for side, rows in sides.items()},
         "characters": {side: _quantiles(lengths(rows)) for side, rows in sides.items()},
     }
-    if by_label:
-        counts = assigned.group_by("target").agg((pl.col(SIDE) == side).sum().alias(side) for side in SIDES)
-        report["labels"] = {row.pop("target"): row for row in counts.sort("target").iter_rows(named=True)}
+    if classes is not None:
+        counts = (
+            by_class(assigned, classes)
+            .group_by("label")
+            .agg((pl.col(SIDE) == side).sum().alias(side) for side in SIDES)
+        )
+        report["labels"] = {row.pop("label"): row for row in counts.sort("label").iter_rows(named=True)}
     return report
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from thriftune.errors import BadInput
 from thriftune.prepare.steps import entities, repair, whitespace
 from thriftune.prepare.types import CleaningStep
+from thriftune.tasks.kinds import Target
+from thriftune.tasks.targets import read_list, write_labels, write_tags
 
 if TYPE_CHECKING:
     import polars as pl
@@ -56,21 +58,46 @@ def clean_column(texts: pl.Series, step: CleaningStep) -> pl.Series:
     return texts.clone().scatter(suspects, cleaned)
 
 
-def clean_frame(frame: pl.DataFrame, step: CleaningStep) -> tuple[pl.DataFrame, int]:
-    """The frame with texts or turns, and targets, as the step leaves them; and how many rows it changed."""
+def clean_frame(frame: pl.DataFrame, step: CleaningStep, target: Target = "whole") -> tuple[pl.DataFrame, int]:
+    """The frame with texts, words or turns, and targets, as the step leaves them; and how many rows it changed.
+
+    Of a target that is a list each label or tag is cleaned for itself, as each word is, so that none loses its place.
+    """
     import polars as pl
 
     from thriftune.collect.turns import apart, together
 
-    target = clean_column(frame["target"], step)
-    changed = target != frame["target"]
+    if target == "whole":
+        targets = clean_column(frame["target"], step)
+    else:
+        targets = _clean_lists(frame["target"], step, write_labels if target == "labels" else write_tags)
+    changed = targets != frame["target"]
+    content: pl.Series
     if "text" in frame.columns:
         content = clean_column(frame["text"], step)
         changed |= content != frame["text"]
+    elif "tokens" in frame.columns:
+        words = frame.select(pl.int_range(pl.len()).alias("at"), "tokens").explode("tokens")
+        cleaned = clean_column(words["tokens"], step)
+        touched = words["at"].filter(cleaned != words["tokens"]).unique()
+        changed |= pl.int_range(len(frame), eager=True).is_in(touched.implode())
+        content = words.with_columns(cleaned).group_by("at", maintain_order=True).agg("tokens")["tokens"]
     else:
         turns = apart(frame["messages"])
         cleaned = clean_column(turns["content"], step)
         touched = turns["at"].filter(cleaned != turns["content"]).unique()
         changed |= pl.int_range(len(frame), eager=True).is_in(touched.implode())
         content = together(turns.with_columns(cleaned))
-    return frame.with_columns(content, target), int(changed.sum())
+    return frame.with_columns(content, targets), int(changed.sum())
+
+
+def _clean_lists(targets: pl.Series, step: CleaningStep, write: Callable[[list[str]], str]) -> pl.Series:
+    """Targets that are lists, each label or tag as the step leaves it; a label that it leaves nothing of is gone."""
+    import polars as pl
+
+    lists = [read_list(target) for target in targets]
+    cleaned = {label: step.clean(label) for labels in lists for label in labels}
+    if all(label == after for label, after in cleaned.items()):
+        return targets
+    kept = [[cleaned[label] for label in labels if cleaned[label] or write is write_tags] for labels in lists]
+    return pl.Series(targets.name, [write(labels) for labels in kept], pl.String)

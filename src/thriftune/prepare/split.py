@@ -100,15 +100,19 @@ def _components(keys: list[str], groups: list[str | None]) -> list[str]:
     return [root(key) for key in keys]
 
 
-def balance(assigned: pl.DataFrame, proportions: Proportions, by_label: bool) -> list[Balance]:
-    """Each side's rows against its proportion, over all rows and, if asked, for each label."""
-    everything = assigned.with_columns(pl.lit(None, pl.String).alias("label"))
-    parts = [everything] + ([assigned.with_columns(pl.col("target").alias("label"))] if by_label else [])
-    rows = pl.concat([part.select("label", SIDE) for part in parts])
-    classes = rows.group_by("label").agg(
+def by_class(assigned: pl.DataFrame, classes: pl.Series) -> pl.DataFrame:
+    """`label` and side of each row, once for each of its classes."""
+    return assigned.select(classes.alias("label"), SIDE).explode("label").drop_nulls("label")
+
+
+def balance(assigned: pl.DataFrame, proportions: Proportions, classes: pl.Series | None) -> list[Balance]:
+    """Each side's rows against its proportion, over all rows and, where lists of classes are given, for each."""
+    everything = assigned.select(pl.lit(None, pl.String).alias("label"), SIDE)
+    rows = everything if classes is None else pl.concat([everything, by_class(assigned, classes)])
+    counts = rows.group_by("label").agg(
         pl.len().alias("rows"), *((pl.col(SIDE) == side).sum().alias(side) for side in SIDES)
     )
-    z = NormalDist().inv_cdf(1 - THREE_SIGMA / (2 * len(SIDES) * len(classes)))
+    z = NormalDist().inv_cdf(1 - THREE_SIGMA / (2 * len(SIDES) * len(counts)))
     shares = proportions.model_dump()
     return [
         Balance(
@@ -119,12 +123,12 @@ def balance(assigned: pl.DataFrame, proportions: Proportions, by_label: bool) ->
             # Half a row for counting in whole ones.
             tolerance=z * math.sqrt(shares[side] * (1 - shares[side]) * row["rows"]) + 0.5,
         )
-        for row in classes.sort("label", nulls_last=False).iter_rows(named=True)
+        for row in counts.sort("label", nulls_last=False).iter_rows(named=True)
         for side in SIDES
     ]
 
 
-def check(assigned: pl.DataFrame, proportions: Proportions, by_label: bool, where: str) -> None:
+def check(assigned: pl.DataFrame, proportions: Proportions, classes: pl.Series | None, where: str) -> None:
     """Raise `BadInput` where a side has no rows, or train lacks a class; it says how many rows are needed."""
     counts: Mapping[str, int] = dict(assigned.group_by(SIDE).len().iter_rows())
     shares = proportions.model_dump()
@@ -140,10 +144,14 @@ def check(assigned: pl.DataFrame, proportions: Proportions, by_label: bool, wher
             " a better model from a worse one",
             way_out="add rows; with groups, add groups or leave `group` out",
         )
-    if not by_label:
+    if classes is None:
         return
-    in_train = assigned.group_by("target").agg((pl.col(SIDE) == "train").sum().alias("train"), pl.len().alias("rows"))
-    unseen = in_train.filter(pl.col("train") == 0).sort("target")
+    in_train = (
+        by_class(assigned, classes)
+        .group_by("label")
+        .agg((pl.col(SIDE) == "train").sum().alias("train"), pl.len().alias("rows"))
+    )
+    unseen = in_train.filter(pl.col("train") == 0).sort("label")
     if len(unseen):
         shown = ", ".join(f"{label!r} ({rows} row{'' if rows == 1 else 's'})" for label, _, rows in unseen.rows()[:10])
         raise BadInput(

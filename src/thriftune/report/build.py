@@ -464,7 +464,7 @@ def _tokens(event: Event | None) -> Tokens | None:
     if event is None:
         return None
     data = event.data
-    return Tokens(data["train"], data["validation"], data["cut_tokens"], data["cut_rows"])
+    return Tokens(data["train"], data["validation"], data["cut_tokens"], data["cut_rows"], data.get("cut_words", 0))
 
 
 def _decision(event: Event) -> Decision:

@@ -222,7 +222,10 @@ def cut_tokens(tokens: Tokens) -> str:
     if not tokens.cut_tokens:
         return "No token was cut: the model reads every row to its end."
     rows = f"{wording.count(tokens.cut_rows)} row{'' if tokens.cut_rows == 1 else 's'}"
-    return f"{wording.count(tokens.cut_tokens)} tokens were cut from {rows} longer than the model reads."
+    said = f"{wording.count(tokens.cut_tokens)} tokens were cut from {rows} longer than the model reads."
+    if tokens.cut_words:
+        said += f" With them went {wording.count(tokens.cut_words)} words, which count as untagged (O) in every figure."
+    return said
 
 
 def _share(part: Decimal, whole: Decimal) -> float | None:

@@ -220,6 +220,7 @@ class Tokens:
     validation: int
     cut_tokens: int
     cut_rows: int
+    cut_words: int = 0
 
 
 @dataclass(frozen=True)

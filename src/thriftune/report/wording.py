@@ -27,6 +27,9 @@ METRICS = {
     "recall_micro": "recall (micro)",
     "f1_macro": "F1 (macro)",
     "f1_micro": "F1 (micro)",
+    "f1_span": "F1 (spans)",
+    "precision_span": "precision (spans)",
+    "recall_span": "recall (spans)",
     "exact_match": "exact match",
     "bleu": "BLEU",
     "chrf": "chrF",
@@ -42,6 +45,7 @@ PREDICTORS = {
     "untuned": "untuned model",
     "majority": "majority class",
     "tfidf": "TF-IDF",
+    "unigram": "each word's usual tag",
     "previous": "previous release",
 }
 

@@ -6,12 +6,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from thriftune.select.vectors import TfidfVectors
-from thriftune.tasks.base import Prediction, Request
+from thriftune.tasks.base import Message, Prediction, Request
 
 ANSWERS_FILE = "answers.json"
 QUESTIONS_FILE = "questions.safetensors"
@@ -86,4 +86,5 @@ def question(request: Request) -> str:
     """What a request asks: a bare text, or all that the user said in the conversation."""
     if isinstance(request, str):
         return request
-    return "\n".join(turn["content"] for turn in request if turn["role"] == "user")
+    turns = cast(list[Message], request)
+    return "\n".join(turn["content"] for turn in turns if turn["role"] == "user")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from thriftune.tasks.base import Predictor
 
 STAGE = "select"
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 PHASE = "evaluation"  # baselines are evidence for the verdict
 FILE = "selection.json"
 UNFITTED = ("untuned",)
@@ -48,7 +48,7 @@ class Selection:
     Args:
         folder: a folder for each baseline, by its name.
         content_hash: of what is in it.
-        task: `classify` or `chat`.
+        task: its name.
         baselines: the fitted ones' names, in the order of the project file.
         chosen: what was chosen in fitting, by baseline.
         reused: whether they were there already.
@@ -114,7 +114,7 @@ def estimate(rows: int, labels: int, task: str, options: SelectOptions) -> Forec
     Args:
         rows: of the training split.
         labels: how many there are; not read for chat.
-        task: `classify` or `chat`.
+        task: its name.
         options: selection's part of the project file.
     """
     used = min(rows, options.max_rows)
@@ -128,11 +128,12 @@ def open_baseline(folder: Path) -> Predictor:
     Raises:
         BadInput: it holds none.
     """
-    from thriftune.select import majority, retrieval, tfidf
+    from thriftune.select import majority, retrieval, tfidf, unigram
 
     kinds: dict[str, Any] = {
         majority.FILE: majority.MajorityPredictor,
         tfidf.LABELS_FILE: tfidf.TfidfPredictor,
+        unigram.FILE: unigram.UnigramPredictor,
         retrieval.ANSWERS_FILE: retrieval.RetrievalPredictor,
     }
     for file, kind in kinds.items():
@@ -159,7 +160,8 @@ def _fit_all(
         place = folder / name
         place.mkdir()
         if name == "tfidf":
-            chosen[name] = _fit_tfidf(train, pl.read_parquet(splits.validation), options, place, meter)
+            several = kind_of(splits.task).target == "labels"
+            chosen[name] = _fit_tfidf(train, pl.read_parquet(splits.validation), options, place, meter, several)
         else:
             with meter.piece(f"fit {name}"):
                 _fit_simple(name, train, splits.task).save(place)
@@ -169,14 +171,23 @@ def _fit_all(
 def _fit_simple(name: str, train: pl.DataFrame, task: str) -> Any:
     from thriftune.select.majority import MajorityPredictor
     from thriftune.select.retrieval import RetrievalPredictor
+    from thriftune.select.unigram import UnigramPredictor
 
     if name == "majority":
-        return MajorityPredictor.fit(train["target"].to_list(), labels=kind_of(task).classes)
+        kind = kind_of(task)
+        return MajorityPredictor.fit(train["target"].to_list(), labels=kind.classes and kind.target == "whole")
+    if name == "unigram":
+        return UnigramPredictor.fit(train["tokens"].to_list(), train["target"].to_list())
     return RetrievalPredictor.fit(requests_of(train), train["target"].to_list())
 
 
 def _fit_tfidf(
-    train: pl.DataFrame, validation: pl.DataFrame, options: SelectOptions, place: Path, meter: _Pieces
+    train: pl.DataFrame,
+    validation: pl.DataFrame,
+    options: SelectOptions,
+    place: Path,
+    meter: _Pieces,
+    several: bool,
 ) -> dict[str, Any]:
     from thriftune.select.tfidf import fit
 
@@ -187,6 +198,7 @@ def _fit_tfidf(
         validation["target"].to_list(),
         options.tfidf_c,
         guard=lambda what: meter.piece(f"tfidf: {what}"),
+        several=several,
     )
     fitted.predictor.save(place)
     tried = ", ".join(f"{c:g}: {loss:.4f}" for c, loss in fitted.cross_entropy.items())

@@ -1,7 +1,9 @@
 """The cheap classifier that a tuned model has to beat: logistic regression on TF-IDF of words and pairs of words.
 
 It is meant to be strong, since the verdict is measured against it: sublinear term frequencies, punctuation kept, and
-the regularisation chosen by the cross-entropy on the validation split, which is less noisy than F1 on few rows.
+the regularisation chosen by the cross-entropy on the validation split, which is less noisy than F1 on few rows. Where a
+text has any number of labels there is a regression for each label against the rest, and a label is given from a
+probability of one half on.
 """
 
 from __future__ import annotations
@@ -19,11 +21,13 @@ from numpy.typing import NDArray
 from thriftune.errors import BadInput
 from thriftune.select.vectors import TfidfVectors
 from thriftune.tasks.base import Prediction, Request
+from thriftune.tasks.targets import read_list, write_labels
 
 LABELS_FILE = "labels.json"
 WEIGHTS_FILE = "weights.safetensors"
 MAX_ITERATIONS = 300
 UNKNOWN = 1e-9  # probability of a validation label that the training rows do not have
+THRESHOLD = 0.5  # of several labels, one with at least this probability is given
 
 Guard = Callable[[str], AbstractContextManager[None]]
 """Wraps one fit, by its name, such as in a metered unit."""
@@ -38,6 +42,7 @@ class TfidfPredictor:
         labels: in the order of the weights' rows.
         weights: (labels, terms) float64.
         biases: (labels,) float64.
+        several: whether a text has any number of the labels, and not one.
         name: as shown in reports.
     """
 
@@ -45,24 +50,36 @@ class TfidfPredictor:
     labels: tuple[str, ...]
     weights: NDArray[np.float64]
     biases: NDArray[np.float64]
+    several: bool = False
     name: str = "tfidf"
 
     def predict(self, requests: Sequence[Request]) -> list[Prediction]:
-        """One label a text, with the probability of each."""
+        """One label a text, or those that fit, with the probability of each."""
         if not requests:
             return []
-        table = probabilities(self.vectors.of([cast(str, request) for request in requests]), self.weights, self.biases)
-        return [
-            Prediction(self.labels[int(row.argmax())], dict(zip(self.labels, row.tolist(), strict=True)))
-            for row in table
-        ]
+        table = self.probabilities(self.vectors.of([cast(str, request) for request in requests]))
+        return [Prediction(self._output(row), dict(zip(self.labels, row.tolist(), strict=True))) for row in table]
+
+    def probabilities(self, rows: Any) -> NDArray[np.float64]:
+        """(texts, labels) of (texts, terms) rows."""
+        logits = np.asarray(rows @ self.weights.T) + self.biases
+        if self.several:
+            return np.asarray(1 / (1 + np.exp(-logits)))
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+
+    def _output(self, row: NDArray[np.float64]) -> str:
+        if self.several:
+            return write_labels(self.labels[i] for i in np.flatnonzero(row >= THRESHOLD))
+        return self.labels[int(row.argmax())]
 
     def save(self, folder: Path) -> None:
         """Write vocabulary, weights and labels into a folder that is there."""
         from safetensors.numpy import save_file
 
         self.vectors.save(folder)
-        (folder / LABELS_FILE).write_text(json.dumps(self.labels, ensure_ascii=False), encoding="utf-8")
+        about = {"labels": self.labels, "several": self.several}
+        (folder / LABELS_FILE).write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
         save_file({"weights": self.weights, "biases": self.biases}, folder / WEIGHTS_FILE)
 
     @staticmethod
@@ -70,9 +87,10 @@ class TfidfPredictor:
         """What `save` wrote; it gives the same predictions."""
         from safetensors.numpy import load_file
 
-        labels = json.loads((folder / LABELS_FILE).read_text(encoding="utf-8"))
+        about = json.loads((folder / LABELS_FILE).read_text(encoding="utf-8"))
         arrays = load_file(folder / WEIGHTS_FILE)
-        return TfidfPredictor(TfidfVectors.load(folder), tuple(labels), arrays["weights"], arrays["biases"])
+        vectors, labels = TfidfVectors.load(folder), tuple(about["labels"])
+        return TfidfPredictor(vectors, labels, arrays["weights"], arrays["biases"], about["several"])
 
 
 @dataclass(frozen=True)
@@ -91,16 +109,18 @@ def fit(
     validation_labels: Sequence[str],
     strengths: Sequence[float],
     guard: Guard = lambda _: nullcontext(),
+    several: bool = False,
 ) -> Fitted:
     """Fit one classifier for each strength, and keep the one that does best on the validation rows.
 
     Args:
         texts: (rows,) training texts.
-        labels: (rows,) their labels, of at least two kinds.
+        labels: (rows,) their labels, of at least two kinds; with `several` lists of labels, as targets are written.
         validation_texts: (validation rows,) at least one.
         validation_labels: (validation rows,).
         strengths: inverse strengths of regularisation (scikit-learn's C), of which equally good ones lose to smaller.
         guard: wraps each piece of work.
+        several: whether a text has any number of labels.
 
     Raises:
         BadInput: one label only, or no validation rows.
@@ -127,18 +147,12 @@ def fit(
     found: dict[float, tuple[float, TfidfPredictor]] = {}
     for c in sorted(strengths):
         with guard(f"fit with C = {c:g}"):
-            predictor = _fit_one(vectors, train, labels, c)
-            table = probabilities(held_out, predictor.weights, predictor.biases)
-            found[c] = _cross_entropy(table, predictor.labels, validation_labels), predictor
+            predictor = (_fit_several if several else _fit_one)(vectors, train, labels, c)
+            table = predictor.probabilities(held_out)
+            losses = _binary_cross_entropy if several else _cross_entropy
+            found[c] = losses(table, predictor.labels, validation_labels), predictor
     best = min(found, key=lambda c: (found[c][0], c))
     return Fitted(found[best][1], best, {c: loss for c, (loss, _) in found.items()})
-
-
-def probabilities(rows: Any, weights: NDArray[np.float64], biases: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(texts, labels) the softmax of a linear model."""
-    logits = np.asarray(rows @ weights.T) + biases
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
 
 def _fit_one(vectors: TfidfVectors, rows: Any, labels: Sequence[str], c: float) -> TfidfPredictor:
@@ -150,6 +164,32 @@ def _fit_one(vectors: TfidfVectors, rows: Any, labels: Sequence[str], c: float) 
     if len(weights) == 1:  # two labels: scikit-learn keeps the second one's log-odds only
         weights, biases = np.vstack([np.zeros_like(weights), weights]), np.array([0.0, biases[0]])
     return TfidfPredictor(vectors, tuple(str(label) for label in model.classes_), weights, biases)
+
+
+def _fit_several(vectors: TfidfVectors, rows: Any, targets: Sequence[str], c: float) -> TfidfPredictor:
+    from sklearn.linear_model import LogisticRegression
+
+    labels = sorted({label for target in targets for label in read_list(target)})
+    wanted = _indicators(labels, targets)
+    weights, biases = np.zeros((len(labels), rows.shape[1])), np.zeros(len(labels))
+    for column, has in enumerate(wanted.T):
+        if has.all():  # nothing to tell apart: every row has the label
+            biases[column] = np.log(2 * len(has) + 1)  # the odds of (n + 1/2) to 1/2
+        else:
+            model = LogisticRegression(C=c, max_iter=MAX_ITERATIONS).fit(rows, has)
+            weights[column], biases[column] = model.coef_[0], model.intercept_[0]
+    return TfidfPredictor(vectors, tuple(labels), weights, biases, several=True)
+
+
+def _indicators(labels: Sequence[str], targets: Sequence[str]) -> NDArray[np.bool_]:
+    """(rows, labels): which labels each target has."""
+    sets = [set(read_list(target)) for target in targets]
+    return np.array([[label in has for label in labels] for has in sets], dtype=bool)
+
+
+def _binary_cross_entropy(table: NDArray[np.float64], labels: Sequence[str], targets: Sequence[str]) -> float:
+    wanted = _indicators(labels, targets)
+    return float(-np.log(np.maximum(np.where(wanted, table, 1 - table), UNKNOWN)).mean())
 
 
 def _cross_entropy(table: NDArray[np.float64], labels: Sequence[str], wanted: Sequence[str]) -> float:

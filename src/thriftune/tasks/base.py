@@ -23,13 +23,14 @@ class Message(TypedDict):
     content: str
 
 
-Request = str | list[Message]
-"""What a predictor is asked: a text to classify, or the turns of a conversation to answer."""
+Request = str | list[str] | list[Message]
+"""What a predictor is asked: a text to classify, the words of a sentence, or the turns of a conversation to answer."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """An answer: the label or the text, and for a classifier the probability of each label."""
+    """An answer in the form of a target: a label, a list of them (`tasks/targets.py`) or a text; and for a classifier
+    of texts the probability of each label."""
 
     output: str
     scores: dict[str, float] = field(default_factory=dict)
@@ -56,12 +57,15 @@ class Encoded:
     Args:
         tokens: (total tokens,) int32 token ids, row after row.
         offsets: (rows + 1,) int64; row i is `tokens[offsets[i]:offsets[i + 1]]`.
-        labels: classification: (rows,) int64 class indices. Generation: (total tokens,) int64, the token id at
-            positions that count towards the loss and -100 elsewhere.
+        labels: classification: (rows,) int64 class indices, or with any number of labels a text (rows, labels) of 0 and
+            1. Generation and tagging: (total tokens,) int64, the token's or the tag's id at positions that count
+            towards the loss and -100 elsewhere.
         weights: (rows,) float64, what each row counts in the loss's denominator (1 a row, or its counted tokens).
         cut_tokens: how many tokens were cut because a row was longer than the model reads.
         cut_rows: how many rows were cut.
         parts: (rows,) int64, the number of the part that each row is of, where the data has several.
+        cut_words: how many words were cut with them, of rows that are given as words.
+        targets: the rows' targets, where a task's metrics need more of them than `labels` holds.
     """
 
     tokens: NDArray[np.int32]
@@ -71,6 +75,8 @@ class Encoded:
     cut_tokens: int = 0
     cut_rows: int = 0
     parts: NDArray[np.int64] | None = None
+    cut_words: int = 0
+    targets: tuple[str, ...] = ()
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:

@@ -86,4 +86,5 @@ def take(encoded: Encoded, rows: NDArray[np.int64]) -> Encoded:
     labels = encoded.labels[rows] if by_row else np.concatenate([encoded.labels[span] for span in spans])
     parts = None if encoded.parts is None else encoded.parts[rows]
     tokens = np.concatenate([encoded.tokens[span] for span in spans])
-    return Encoded(tokens, offsets, labels, encoded.weights[rows], parts=parts)
+    targets = tuple(encoded.targets[row] for row in rows) if encoded.targets else ()
+    return Encoded(tokens, offsets, labels, encoded.weights[rows], targets=targets, parts=parts)

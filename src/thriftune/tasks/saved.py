@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from thriftune.errors import BadInput
 from thriftune.models.reference import resolve
@@ -30,14 +30,18 @@ def open_saved(folder: Path) -> tuple[Task, torch.nn.Module]:
             way_out="run `thriftune run` first, or name its model folder",
         )
     about = json.loads(path.read_text())
-    task = _classify(folder, about) if about["task"] == "classify" else _chat(folder, about)
+    task = _chat(folder, about) if about["task"] == "chat" else _encoder(folder, about)
     return task, task.load(folder)
 
 
-def _classify(folder: Path, about: dict[str, Any]) -> Task:
+def _encoder(folder: Path, about: dict[str, Any]) -> Task:
     from thriftune.tasks.classify import ClassifyTask
+    from thriftune.tasks.multilabel import MultilabelTask
+    from thriftune.tasks.tag import TagTask
 
-    return ClassifyTask(resolve(str(folder)), tuple(about["labels"]), about["seed"], about["max_tokens"])
+    makers = {made.name: made for made in (ClassifyTask, MultilabelTask, TagTask)}
+    made = makers[about["task"]](resolve(str(folder)), tuple(about["labels"]), about["seed"], about["max_tokens"])
+    return cast(Task, made)
 
 
 def _chat(folder: Path, about: dict[str, Any]) -> Task:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import polars as pl
@@ -14,7 +16,11 @@ from thriftune.models.reference import ModelFolder, resolve
 from thriftune.tasks.base import Encoded, Task
 from thriftune.tasks.chat import ChatTask, LoraShape
 from thriftune.tasks.classify import ClassifyTask
+from thriftune.tasks.encoder import EncoderTask
 from thriftune.tasks.kinds import kind_of
+from thriftune.tasks.multilabel import MultilabelTask
+from thriftune.tasks.tag import TagTask
+from thriftune.tasks.targets import classes_of
 from thriftune.train.options import TrainOptions
 from thriftune.train.train import Work, recipe_of
 
@@ -106,18 +112,26 @@ def _limit(model: ModelFolder, options: TrainOptions, task_name: str) -> int:
     return min(options.max_tokens or longest, model.max_positions or longest)
 
 
-def _classify(model: ModelFolder, options: TrainOptions, seed: int, train: pl.DataFrame) -> tuple[Task, Encoded]:
-    task = ClassifyTask(
-        model=model,
-        labels=tuple(sorted(train["target"].unique())),
-        seed=seed,
-        max_tokens=_limit(model, options, "classify"),
-        dropout=options.dropout,
-        label_smoothing=options.label_smoothing,
-        frozen_layers=options.freeze_layers,
-        head_only=options.method_for("classify") == "head",
-    )
-    return task, task.encode(train)
+def _encoder(make: type[EncoderTask]) -> Callable[[ModelFolder, TrainOptions, int, pl.DataFrame], tuple[Task, Encoded]]:
+    """The maker of an encoder's task."""
+
+    def made(model: ModelFolder, options: TrainOptions, seed: int, train: pl.DataFrame) -> tuple[Task, Encoded]:
+        task = cast(
+            Task,
+            make(
+                model=model,
+                labels=tuple(sorted(classes_of(train["target"], make.name).explode().drop_nulls().unique())),
+                seed=seed,
+                max_tokens=_limit(model, options, make.name),
+                dropout=options.dropout,
+                label_smoothing=options.label_smoothing,
+                frozen_layers=options.freeze_layers,
+                head_only=options.method_for(make.name) == "head",
+            ),
+        )
+        return task, task.encode(train)
+
+    return made
 
 
 def _chat(model: ModelFolder, options: TrainOptions, seed: int, train: pl.DataFrame) -> tuple[Task, Encoded]:
@@ -134,4 +148,4 @@ def _chat(model: ModelFolder, options: TrainOptions, seed: int, train: pl.DataFr
     return replace(task, max_new_tokens=min(longest, MOST_NEW_TOKENS)), encoded
 
 
-MAKERS = {"classify": _classify, "chat": _chat}
+MAKERS = {task.name: _encoder(task) for task in (ClassifyTask, MultilabelTask, TagTask)} | {"chat": _chat}

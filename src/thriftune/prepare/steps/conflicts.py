@@ -27,7 +27,7 @@ def conflicts(frame: pl.DataFrame, policy: Literal["keep_first", "drop_all", "ke
     count = repeated[KEY].n_unique() if len(repeated) else 0
     if not count:
         return Dropped(frame)
-    if "text" not in frame.columns:
+    if "messages" in frame.columns:
         return Dropped(frame, notes=(f"{count} prompts have several answers; all stay, on one side of the split",))
     if policy == "keep_all":
         kept = frame
@@ -43,7 +43,8 @@ def conflicts(frame: pl.DataFrame, policy: Literal["keep_first", "drop_all", "ke
 
 def _examples(repeated: pl.DataFrame) -> tuple[dict[str, object], ...]:
     """The first conflicting texts, with each label and where it stands."""
-    grouped = repeated.group_by(KEY, maintain_order=True).agg(pl.col("text").first(), "target", "source", "row")
+    text = pl.col("text") if "text" in repeated.columns else pl.col("tokens").list.join(" ").alias("text")
+    grouped = repeated.group_by(KEY, maintain_order=True).agg(text.first(), "target", "source", "row")
     return tuple(
         {
             "text": row["text"][:200],

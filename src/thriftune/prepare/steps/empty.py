@@ -10,9 +10,12 @@ VISIBLE = r"[^\s\p{Z}\p{Cc}\p{Cf}]"
 
 
 def empty(frame: pl.DataFrame) -> Dropped:
-    """Leave out rows with an empty text, turn, label or answer."""
+    """Leave out rows with an empty text, no word, an empty turn, label or answer."""
     if "text" in frame.columns:
         content, reasons = ~pl.col("text").str.contains(VISIBLE), ("empty text", "empty label")
+    elif "tokens" in frame.columns:
+        seen = pl.element().str.contains(VISIBLE)
+        content, reasons = ~pl.col("tokens").list.eval(seen).list.any(), ("no words", "no tags")
     else:
         blank_turn = ~pl.element().struct.field("content").str.contains(VISIBLE)
         content, reasons = pl.col("messages").list.eval(blank_turn).list.any(), ("empty turn", "empty answer")
