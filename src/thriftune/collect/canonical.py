@@ -19,15 +19,28 @@ from thriftune.tasks.kinds import KINDS
 
 ROLES = ("system", "user", "assistant")
 ID_BYTES = 8
-NO_VALUE = {"text": "no text", "label": "no label", "prompt": "no prompt", "answer": "no answer"}
+ANSWERS = ("target", "rejected")
+NO_VALUE = {
+    "text": "no text",
+    "label": "no label",
+    "prompt": "no prompt",
+    "answer": "no answer",
+    "chosen": "no chosen answer",
+    "rejected": "no rejected answer",
+    "preference": "chosen and rejected are the same",
+}
 
 
 class Row(NamedTuple):
-    """A usable row: its number in the source, what is asked, what is to be answered, and its optional columns."""
+    """A usable row: its number in the source, what is asked, what is to be answered, and its optional columns.
+
+    `target` is empty where nothing is asked (a document); `rejected` is the worse answer of a preference.
+    """
 
     row: int
     content: str | Turns
     target: str
+    rejected: str | None
     group: str | None
     name: str | None
 
@@ -61,11 +74,13 @@ class Canonical:
             else:
                 rows.append(row)
         self.kept += len(rows)
+        kind = KINDS[self.source.task]
         content = (
             pl.Series("text", [row.content for row in rows], pl.String)
-            if KINDS[self.source.task].content == "text"
+            if kind.content == "text"
             else from_python([cast(Turns, row.content) for row in rows])
         )
+        worse = [pl.Series("rejected", [row.rejected for row in rows], pl.String)] * (kind.asked == "preferences")
         return pl.DataFrame(
             [
                 pl.Series("id", ids, pl.String),
@@ -75,6 +90,7 @@ class Canonical:
                 pl.Series("group", [row.group for row in rows], pl.String),
                 content,
                 pl.Series("target", [row.target for row in rows], pl.String),
+                *worse,
             ]
         )
 
@@ -85,8 +101,9 @@ class Canonical:
         for number, cells in zip(batch.rows, zip(*columns, strict=True), strict=True):
             try:
                 cell = dict(zip(names, cells, strict=True))
-                content, target = read(cell)
-                yield Row(number, content, target, _value(cell.get("group")), _value(cell.get("id")))
+                content, target, *worse = read(cell)
+                rejected = worse[0] if worse else None
+                yield Row(number, content, target, rejected, _value(cell.get("group")), _value(cell.get("id")))
             except _NoValue as missing:
                 self.dropped[missing.reason] += 1
             except _Unfit as unfit:
@@ -100,6 +117,8 @@ class Canonical:
             parts = ["row", row.content, row.target]
         else:
             parts = ["row", *(part for turn in row.content for part in turn.values()), row.target]
+        if row.rejected is not None:
+            parts.append(row.rejected)
         if row.group is not None:
             row.group.encode()
         content = "\x1f".join((self.source.file, *parts)).encode()
@@ -174,6 +193,34 @@ def _read_instruction(cell: Mapping[str, Any]) -> tuple[Turns, str]:
     return [{"role": "user", "content": prompt}], _required(cell["output"], NO_VALUE["answer"])
 
 
+def _read_document(cell: Mapping[str, Any]) -> tuple[str, str]:
+    return _required(cell["text"], NO_VALUE["text"]), ""
+
+
+def _read_preference(cell: Mapping[str, Any]) -> tuple[Turns, str, str]:
+    """A prompt with two answers, each a text, or a conversation that ends with one and begins with nothing else."""
+    prompt: Turns
+    if isinstance(cell["prompt"], list):
+        prompt = _turns(cell["prompt"])
+        if not any(turn["role"] == "user" for turn in prompt):
+            raise _NoValue(NO_VALUE["prompt"])
+    else:
+        prompt = [{"role": "user", "content": _required(cell["prompt"], NO_VALUE["prompt"])}]
+    chosen, rejected = (_answer(cell[name], prompt, NO_VALUE[name]) for name in ("chosen", "rejected"))
+    if chosen == rejected:
+        raise _NoValue(NO_VALUE["preference"])
+    return prompt, chosen, rejected
+
+
+def _answer(value: Any, prompt: Turns, reason: str) -> str:
+    if not isinstance(value, list):
+        return _required(value, reason)
+    *before, answer = _turns(value)
+    if answer["role"] != "assistant" or before not in ([], prompt):
+        raise _Unfit("not an answer to the prompt", shorten(value), "the assistant's turn, after the prompt's or alone")
+    return _required(answer["content"], reason)
+
+
 def _read_messages(cell: Mapping[str, Any]) -> tuple[Turns, str]:
     value = cell["messages"]
     if isinstance(value, str):
@@ -181,11 +228,7 @@ def _read_messages(cell: Mapping[str, Any]) -> tuple[Turns, str]:
             value = json.loads(value)
         except (ValueError, RecursionError) as error:
             raise _Unfit("not a conversation", f"{shorten(value)} ({error})", _CONVERSATION) from None
-    if value is None or value == []:
-        raise _NoValue(NO_VALUE["prompt"])
-    if not isinstance(value, list):
-        raise _Unfit("not a conversation", shorten(value), _CONVERSATION)
-    turns = [_turn(message) for message in value]
+    turns = _turns(value)
     if turns[-1]["role"] != "assistant":
         raise _Unfit("no final answer", f"a last message by the {turns[-1]['role']}", "a last message by the assistant")
     *before, answer = turns
@@ -195,6 +238,14 @@ def _read_messages(cell: Mapping[str, Any]) -> tuple[Turns, str]:
 
 
 _CONVERSATION = 'a list such as [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]'
+
+
+def _turns(value: Any) -> Turns:
+    if value is None or value == []:
+        raise _NoValue(NO_VALUE["prompt"])
+    if not isinstance(value, list):
+        raise _Unfit("not a conversation", shorten(value), _CONVERSATION)
+    return [_turn(message) for message in value]
 
 
 def _turn(message: Any) -> dict[str, str]:
@@ -208,11 +259,13 @@ def _turn(message: Any) -> dict[str, str]:
     return {"role": role, "content": content}
 
 
-_READ: dict[Shape, Callable[[Mapping[str, Any]], tuple[str | Turns, str]]] = {
+_READ: dict[Shape, Callable[[Mapping[str, Any]], tuple[str | Turns, str] | tuple[Turns, str, str]]] = {
     "text": _read_text,
     "pair": _read_pair,
     "instruction": _read_instruction,
     "messages": _read_messages,
+    "preference": _read_preference,
+    "document": _read_document,
 }
 
 
@@ -227,10 +280,16 @@ def characters(frame: pl.DataFrame) -> int:
 
 
 def lengths(frame: pl.DataFrame) -> pl.Series:
-    """Characters of each row: its text or all its turns, and for a conversation its target too."""
+    """Characters of each row: its text or all its turns, and for a conversation its answers too."""
     if "text" in frame.columns:
         return frame["text"].str.len_chars().cast(pl.Int64)
     turns = frame.select(
         pl.col("messages").list.eval(pl.element().struct.field("content").str.len_chars()).list.sum().cast(pl.Int64)
     )
-    return turns["messages"] + frame["target"].str.len_chars()
+    answers = [frame[name].str.len_chars().cast(pl.Int64) for name in answer_columns(frame)]
+    return sum(answers, start=turns["messages"])
+
+
+def answer_columns(frame: pl.DataFrame) -> list[str]:
+    """The names of the frame's columns of answers: `target`, and for preferences `rejected`."""
+    return [name for name in ANSWERS if name in frame.columns]

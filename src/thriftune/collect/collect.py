@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from thriftune.artifacts import recipe_key
 from thriftune.budget.forecast import Forecast
 from thriftune.collect.ledger import record
-from thriftune.collect.options import CollectOptions, Source
+from thriftune.collect.options import CollectOptions, Source, forms_for
 from thriftune.collect.readers import PARQUET, BadRow, BadRows, check_file, open_source
 from thriftune.collect.types import CORPUS_FILE, Corpus, LedgerEntry
 from thriftune.errors import BadInput
@@ -111,8 +111,7 @@ def check(sources: Sequence[Source], task: str, base: Path) -> None:
                 what=f"the columns are those of a {source.task} task",
                 where=source.file,
                 found=f"columns for {', '.join(source.columns)}, with task: {task}",
-                expected="text and label for classify; prompt and completion, instruction and output, or messages"
-                " for chat",
+                expected=forms_for(task),
                 way_out=f"name the columns for {task}, or set task: {source.task}",
             )
         check_file(path_of(source, base), source.file)
@@ -200,6 +199,9 @@ def _no_values(source: Source, dropped: Mapping[str, int], rows: int, limit: flo
         NO_VALUE["label"]: ("label",),
         NO_VALUE["prompt"]: ("prompt", "instruction", "messages"),
         NO_VALUE["answer"]: ("completion", "output", "messages"),
+        NO_VALUE["chosen"]: ("chosen",),
+        NO_VALUE["rejected"]: ("rejected",),
+        NO_VALUE["preference"]: ("rejected",),
     }
     column = next(column for role, column in source.columns.items() if role in roles[reason])
     return BadInput(

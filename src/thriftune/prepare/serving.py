@@ -60,10 +60,13 @@ def clean_frame(frame: pl.DataFrame, step: CleaningStep) -> tuple[pl.DataFrame, 
     """The frame with texts or turns, and targets, as the step leaves them; and how many rows it changed."""
     import polars as pl
 
+    from thriftune.collect.canonical import answer_columns
     from thriftune.collect.turns import apart, together
 
-    target = clean_column(frame["target"], step)
-    changed = target != frame["target"]
+    answers = [clean_column(frame[name], step) for name in answer_columns(frame)]
+    changed = pl.Series([False]).new_from_index(0, len(frame))
+    for answer in answers:
+        changed |= answer != frame[answer.name]
     if "text" in frame.columns:
         content = clean_column(frame["text"], step)
         changed |= content != frame["text"]
@@ -73,4 +76,4 @@ def clean_frame(frame: pl.DataFrame, step: CleaningStep) -> tuple[pl.DataFrame, 
         touched = turns["at"].filter(cleaned != turns["content"]).unique()
         changed |= pl.int_range(len(frame), eager=True).is_in(touched.implode())
         content = together(turns.with_columns(cleaned))
-    return frame.with_columns(content, target), int(changed.sum())
+    return frame.with_columns(content, *answers), int(changed.sum())

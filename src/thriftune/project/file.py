@@ -23,7 +23,7 @@ from thriftune.select.options import SelectOptions
 from thriftune.tasks.kinds import KINDS, TaskName
 from thriftune.train.options import TrainOptions
 
-LATER_TASKS = ("tag", "generate", "prefer")
+LATER_TASKS = ("tag", "generate")
 
 PHASES = ("collection", "training", "evaluation", "deployment")
 LARGEST_AMOUNT = Decimal(10**9)

@@ -34,6 +34,9 @@ METRICS = {
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",
     "perplexity": "perplexity",
+    "bits_per_character": "bits per character",
+    "preference_accuracy": "preference accuracy",
+    "margin": "margin (nats)",
     "auroc": "AUROC",
     "ece": "calibration error",
 }
@@ -42,6 +45,7 @@ PREDICTORS = {
     "untuned": "untuned model",
     "majority": "majority class",
     "tfidf": "TF-IDF",
+    "longer": "the longer answer",
     "previous": "previous release",
 }
 

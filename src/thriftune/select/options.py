@@ -19,7 +19,8 @@ class SelectOptions(Options):
     """What the tuned model is held against, and how the cheap ones are made.
 
     `majority` always gives the most frequent answer; `tfidf` is logistic regression on words and pairs of words;
-    `retrieval` gives the answer of the most similar question of the training rows; `untuned` is the model as it came.
+    `retrieval` gives the answer of the most similar question of the training rows; `longer` prefers the longer of two
+    answers; `untuned` is the model as it came.
     """
 
     baselines: Annotated[tuple[BaselineName, ...] | None, BeforeValidator(_auto)] = Field(

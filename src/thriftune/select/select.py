@@ -128,12 +128,13 @@ def open_baseline(folder: Path) -> Predictor:
     Raises:
         BadInput: it holds none.
     """
-    from thriftune.select import majority, retrieval, tfidf
+    from thriftune.select import longer, majority, retrieval, tfidf
 
     kinds: dict[str, Any] = {
         majority.FILE: majority.MajorityPredictor,
         tfidf.LABELS_FILE: tfidf.TfidfPredictor,
         retrieval.ANSWERS_FILE: retrieval.RetrievalPredictor,
+        longer.FILE: longer.LongerPredictor,
     }
     for file, kind in kinds.items():
         if (folder / file).is_file():
@@ -167,9 +168,12 @@ def _fit_all(
 
 
 def _fit_simple(name: str, train: pl.DataFrame, task: str) -> Any:
+    from thriftune.select.longer import LongerPredictor
     from thriftune.select.majority import MajorityPredictor
     from thriftune.select.retrieval import RetrievalPredictor
 
+    if name == "longer":
+        return LongerPredictor()
     if name == "majority":
         return MajorityPredictor.fit(train["target"].to_list(), labels=kind_of(task).classes)
     return RetrievalPredictor.fit(requests_of(train), train["target"].to_list())

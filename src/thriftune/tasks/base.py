@@ -3,7 +3,7 @@ is anything that answers a request."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -61,6 +61,7 @@ class Encoded:
         weights: (rows,) float64, what each row counts in the loss's denominator (1 a row, or its counted tokens).
         cut_tokens: how many tokens were cut because a row was longer than the model reads.
         cut_rows: how many rows were cut.
+        facts: what else the task knows of each row, by name: (rows, …).
     """
 
     tokens: NDArray[np.int32]
@@ -69,6 +70,7 @@ class Encoded:
     weights: NDArray[np.float64]
     cut_tokens: int = 0
     cut_rows: int = 0
+    facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:

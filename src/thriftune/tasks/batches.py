@@ -84,4 +84,6 @@ def take(encoded: Encoded, rows: NDArray[np.int64]) -> Encoded:
     np.cumsum(encoded.lengths[rows], out=offsets[1:])
     by_row = len(encoded.labels) == len(encoded)
     labels = encoded.labels[rows] if by_row else np.concatenate([encoded.labels[span] for span in spans])
-    return Encoded(np.concatenate([encoded.tokens[s] for s in spans]), offsets, labels, encoded.weights[rows])
+    tokens = np.concatenate([encoded.tokens[s] for s in spans])
+    facts = {name: values[rows] for name, values in encoded.facts.items()}
+    return Encoded(tokens, offsets, labels, encoded.weights[rows], facts=facts)

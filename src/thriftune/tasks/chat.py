@@ -182,6 +182,10 @@ class ChatTask:
     def save(self, model: torch.nn.Module, folder: Path) -> None:
         with quiet_transformers():
             cast(Any, model).save_pretrained(folder)
+        self._save_reading(folder)
+
+    def _save_reading(self, folder: Path) -> None:
+        """Write what reading needs besides the weights."""
         self._tokenizer.save_pretrained(folder)
         (folder / TASK_FILE).write_text(json.dumps(self.describe(), indent=1))
 
@@ -200,7 +204,7 @@ class ChatTask:
 
     def untuned(self) -> DecoderPredictor:
         """The model without any tuning, as a predictor."""
-        return DecoderPredictor("untuned", self, load_decoder(self.model.path, torch.float32))
+        return self.predictor(load_decoder(self.model.path, torch.float32), "untuned")
 
     def describe(self) -> dict[str, Any]:
         return {

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from thriftune.errors import BadInput
 from thriftune.models.reference import ModelFolder, resolve
 from thriftune.tasks.base import Encoded, Task
-from thriftune.tasks.chat import ChatTask, LoraShape
+from thriftune.tasks.chat import IGNORED, ChatTask, LoraShape
 from thriftune.tasks.classify import ClassifyTask
 from thriftune.tasks.kinds import kind_of
+from thriftune.tasks.prefer import PreferTask, sides_of
+from thriftune.tasks.pretrain import PretrainTask
 from thriftune.train.options import TrainOptions
 from thriftune.train.train import Work, recipe_of
 
 ANSWER_QUANTILE = 0.98  # of the training answers' tokens: how long a generated answer may be
 MOST_NEW_TOKENS = 256
+
+Decoder = TypeVar("Decoder", bound=ChatTask)
 
 
 def work_of(
@@ -69,7 +75,7 @@ def work_of(
         )
     task, encoded = MAKERS[task_name](model, options, seed, train)
     chosen = watch if watch in kind.watched else kind.watched[0]
-    recipe = recipe_of(options, task, len(train), seed, chosen, model.parameters)
+    recipe = recipe_of(options, task, len(encoded), seed, chosen, model.parameters)
     return Work(task, encoded, task.encode(validation), recipe, data_hash, model.hidden_size)
 
 
@@ -93,17 +99,47 @@ def _classify(model: ModelFolder, options: TrainOptions, seed: int, train: pl.Da
 
 
 def _chat(model: ModelFolder, options: TrainOptions, seed: int, train: pl.DataFrame) -> tuple[Task, Encoded]:
+    task = _decoder(ChatTask, model, options, seed)
+    encoded = task.encode(train)
+    return replace(task, max_new_tokens=_longest_answer(encoded.weights)), encoded
+
+
+def _prefer(model: ModelFolder, options: TrainOptions, seed: int, train: pl.DataFrame) -> tuple[Task, Encoded]:
+    if options.label_smoothing >= 0.5:
+        raise BadInput(
+            "half of the preferences or more would be taken to be wrong",
+            where="train.label_smoothing",
+            found=f"{options.label_smoothing:g}",
+            expected="less than 0.5: the share of pairs that are labelled the wrong way round",
+            way_out="lower it, or leave it out for 0",
+        )
+    task = _decoder(PreferTask, model, options, seed, beta=options.beta, label_smoothing=options.label_smoothing)
+    encoded = task.encode(train)
+    sides = sides_of(encoded)
+    chosen = np.add.reduceat(sides.labels != IGNORED, sides.offsets[:-1])[::2]
+    return replace(task, max_new_tokens=_longest_answer(chosen)), encoded
+
+
+def _pretrain(model: ModelFolder, options: TrainOptions, seed: int, train: pl.DataFrame) -> tuple[Task, Encoded]:
+    task = _decoder(PretrainTask, model, options, seed)
+    return task, task.encode(train)
+
+
+def _decoder(kind: type[Decoder], model: ModelFolder, options: TrainOptions, seed: int, **more: Any) -> Decoder:
     shape = LoraShape(options.lora.rank, options.lora.alpha, options.lora.dropout)
-    task = ChatTask(
+    return kind(
         model=model,
         seed=seed,
-        max_tokens=_limit(model, options, "chat"),
-        lora=shape if options.method_for("chat") == "lora" else None,
+        max_tokens=_limit(model, options, kind.name),
+        lora=shape if options.method_for(kind.name) == "lora" else None,
         frozen_layers=options.freeze_layers,
+        **more,
     )
-    encoded = task.encode(train)
-    longest = int(np.ceil(np.quantile(encoded.weights, ANSWER_QUANTILE))) + 1
-    return replace(task, max_new_tokens=min(longest, MOST_NEW_TOKENS)), encoded
 
 
-MAKERS = {"classify": _classify, "chat": _chat}
+def _longest_answer(tokens: NDArray[Any]) -> int:
+    """How long a generated answer may be, by the training answers' tokens."""
+    return min(int(np.ceil(np.quantile(tokens, ANSWER_QUANTILE))) + 1, MOST_NEW_TOKENS)
+
+
+MAKERS = {"classify": _classify, "chat": _chat, "prefer": _prefer, "pretrain": _pretrain}
