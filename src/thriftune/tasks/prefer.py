@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from thriftune.tasks.base import Batch, Encoded, Message, Request
-from thriftune.tasks.batches import sorted_batches
 from thriftune.tasks.chat import IGNORED, ChatTask, DecoderPredictor, answer_losses, as_messages
 
 
@@ -68,7 +67,7 @@ class PreferTask(ChatTask):
 
     def batch(self, encoded: Encoded, rows: NDArray[np.int64]) -> Batch:
         sides = sides_of(encoded)
-        return super().batch(sides, np.stack([2 * rows, 2 * rows + 1], axis=1).reshape(-1))
+        return self.conversations(sides, np.stack([2 * rows, 2 * rows + 1], axis=1).reshape(-1))
 
     def loss(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         rewards = self.beta * self._margins(model, batch)
@@ -83,16 +82,12 @@ class PreferTask(ChatTask):
         gained = log_likelihoods(model, batch) - before
         return gained[::2] - gained[1::2]
 
-    @torch.inference_mode()
     def validate(self, model: torch.nn.Module, encoded: Encoded, batch_tokens: int) -> dict[str, float]:
-        training = model.training
-        model.eval()
-        device = next(model.parameters()).device
-        margins = np.zeros(len(encoded))
-        for rows in sorted_batches(encoded.lengths, batch_tokens):
-            batch = {name: tensor.to(device) for name, tensor in self.batch(encoded, rows).items()}
-            margins[rows] = self._margins(model, batch).double().cpu().numpy()
-        model.train(training)
+        sides = sides_of(encoded)
+        losses_now = self.row_losses(model, sides, batch_tokens)
+        with reference(model):
+            gained = self.row_losses(model, sides, batch_tokens) - losses_now
+        margins = gained[::2] - gained[1::2]
         rewards = self.beta * margins
         wrong = self.label_smoothing
         losses = (1 - wrong) * np.logaddexp(0, -rewards) + wrong * np.logaddexp(0, rewards)
