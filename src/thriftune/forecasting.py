@@ -152,7 +152,7 @@ def expect_answers(session: Session, who: str, size: Size, row_seconds: Forecast
 def asked_rows(session: Session, rows: float) -> float:
     """How many rows of so many a predictor is asked."""
     file = session.project.file
-    return min(rows, file.evaluate.generate_rows) if KINDS[file.objective.task].generates else rows
+    return min(rows, file.evaluate.generate_rows) if KINDS[file.objective.task].generates_when_asked else rows
 
 
 def measuring_seconds(session: Session, size: Size) -> float:

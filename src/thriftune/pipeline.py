@@ -279,13 +279,13 @@ def _probe_answers(session: Session, splits: Splits, task: Task, model: torch.nn
     """How the model answers a few validation rows; their time comes from the record where it tells."""
     import polars as pl
 
-    from thriftune.evaluate.asking import drawn, requests_of
+    from thriftune.evaluate.asking import answers_of, drawn
 
     known = session.record.forecast(f"answer/{session.project.file.model_references[0]}")
     rows = drawn(pl.read_parquet(splits.validation), kind_of(splits.task).probe_rows)
     began = time.monotonic()
     with peak() as seen:
-        task.predictor(model, "probe").predict(requests_of(rows))
+        answers_of(task.predictor(model, "probe"), rows, splits.task)
     seconds = (time.monotonic() - began) / len(rows)
     model_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
     # The one that is asked is another copy of the model than the one that is trained.

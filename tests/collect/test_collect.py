@@ -156,6 +156,6 @@ def test_the_forecast_grows_with_the_file(base: Path) -> None:
 
 
 def test_a_source_names_the_columns_of_one_form() -> None:
-    for columns in ({}, {"text": "a"}, {"text": "a", "label": "b", "prompt": "c"}, {"input": "a", "output": "b"}):
+    for columns in ({}, {"label": "a"}, {"text": "a", "label": "b", "prompt": "c"}, {"input": "a", "output": "b"}):
         with pytest.raises(ValueError, match="the columns of one form"):
             Source(file="rows.csv", **columns)

@@ -96,7 +96,7 @@ def test_a_name_decides_between_possible_labels(tmp_path: Path) -> None:
     "rows",
     [
         [{"key": f"k{n:06d}", "price": n * 1.5} for n in range(50)],
-        [{"text": sentence(n)} for n in range(50)],
+        [{"text": f"so {n}"} for n in range(50)],
         [{"a": sentence(n), "b": sentence(n + 99), "c": sentence(n + 999)} for n in range(50)],
     ],
 )
@@ -105,6 +105,17 @@ def test_a_file_that_does_not_show_what_it_is_for_is_a_question(tmp_path: Path, 
         inferred(tmp_path, rows)
     assert all(f"'{name}'" in caught.value.found for name in rows[0])
     assert "--label" in caught.value.way_out
+
+
+def test_preferences_are_known_by_name(tmp_path: Path) -> None:
+    rows = [{"prompt": sentence(n), "chosen": sentence(n + 1), "rejected": sentence(n + 2)} for n in range(20)]
+    found = inferred(tmp_path, rows)
+    assert (found.task, set(found.columns)) == ("prefer", {"prompt", "chosen", "rejected"})
+
+
+def test_one_column_of_text_and_no_label_is_raw_text(tmp_path: Path) -> None:
+    found = inferred(tmp_path, [{"n": n, "body": sentence(n)} for n in range(50)])
+    assert (found.task, dict(found.columns)) == ("pretrain", {"text": "body"})
 
 
 def test_a_user_or_thread_becomes_the_group(tmp_path: Path) -> None:

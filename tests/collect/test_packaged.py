@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from thriftune.collect.packaged import DATA_SETS, main, write_packaged
+from thriftune.collect.packaged import main, write_packaged
 from thriftune.errors import BadInput
 
 RATED = {"movie": (10_605, 10_043), "amazon": (3_708, 2_943), "nyt": (5_190, 2_788), "tweets": (4_200, 3_362)}
@@ -38,6 +39,60 @@ def test_support_pairs_are_questions_with_answers(tmp_path: Path) -> None:
     assert all(row["prompt"].strip() and row["completion"].strip() for row in rows)
 
 
+FORMS = {
+    "ukrainian": (465, 460, {"prompt", "completion"}),
+    "persian": (773, 773, {"prompt", "completion"}),
+    "italian": (4_419, 752, {"prompt", "completion"}),
+    "definitions": (207_235, 2_674, {"prompt", "completion"}),
+    "editorials": (5_190, 498, {"text", "id"}),
+    "tone": (3_708, 534, {"prompt", "chosen", "rejected", "review"}),
+}
+
+
+def read(name: str, folder: Path) -> list[dict[str, str]]:
+    entry = write_packaged(name, folder / "out.jsonl")
+    rows = [json.loads(line) for line in (folder / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert entry.kept == len(rows) and entry.rows_in == entry.kept + sum(entry.dropped.values())
+    return rows
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_texts_for_decoders_are_whole(name: str, tmp_path: Path) -> None:
+    rows_in, kept, keys = FORMS[name]
+    assert write_packaged(name, tmp_path / "out.jsonl").rows_in == rows_in
+    rows = read(name, tmp_path)
+    assert len(rows) == kept
+    assert all(set(row) == keys and all(value.strip() for value in row.values()) for row in rows)
+
+
+def test_definitions_have_a_category_and_are_of_one_sense(tmp_path: Path) -> None:
+    by_word = {row["prompt"]: row["completion"] for row in read("definitions", tmp_path)}
+    assert by_word["Define: bridge"] == (
+        "artifact: a structure that allows people or vehicles to cross an obstacle such as a river or canal or railway"
+        " etc."
+    )
+    assert all(re.fullmatch(r"[a-z]+: .+", text) for text in by_word.values())
+
+
+def test_translations_stand_at_the_same_place(tmp_path: Path) -> None:
+    rows = read("italian", tmp_path)
+    assert {"prompt": "Translate into Italian: Who is your father", "completion": "Chi è tuo padre"} in rows
+
+
+def test_editorials_keep_their_sentences_in_order(tmp_path: Path) -> None:
+    first = read("editorials", tmp_path)[0]
+    assert first["id"] == "1"
+    assert first["text"].index("On Dec. 19") < first["text"].index("Events include sprinting")
+
+
+def test_the_friendlier_sentence_is_chosen_and_both_are_of_one_review(tmp_path: Path) -> None:
+    labels = {row["text"]: (row["label"], row["id"]) for row in read("amazon", tmp_path)}
+    for row in read("tone", tmp_path):
+        (better, ours), (worse, theirs) = labels[row["chosen"]], labels[row["rejected"]]
+        assert (better, worse) == ("positive", "negative")
+        assert row["review"] in (ours.rpartition("_")[0], theirs.rpartition("_")[0])
+
+
 def test_the_file_is_the_same_each_time_and_replaces_an_older_one(tmp_path: Path) -> None:
     write_packaged("tweets", tmp_path / "a" / "one.jsonl")
     (tmp_path / "two.jsonl").write_text("older")
@@ -61,4 +116,3 @@ def test_bad_arguments_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[st
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match="cannot be written"):
         write_packaged("tweets", tmp_path / "file" / "x.jsonl")
-    assert set(DATA_SETS) == {*RATED, "support"}

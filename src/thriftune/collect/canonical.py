@@ -20,6 +20,7 @@ from thriftune.tasks.targets import write_labels, write_tags
 
 ROLES = ("system", "user", "assistant")
 ID_BYTES = 8
+ANSWERS = ("target", "rejected")
 NO_VALUE = {
     "text": "no text",
     "label": "no label",
@@ -27,17 +28,24 @@ NO_VALUE = {
     "tags": "no tags",
     "prompt": "no prompt",
     "answer": "no answer",
+    "chosen": "no chosen answer",
+    "rejected": "no rejected answer",
+    "preference": "chosen and rejected are the same",
 }
 LABELS_APART = ";"  # between the labels of a cell that is text, and no JSON list
 Words = list[str]
 
 
 class Row(NamedTuple):
-    """A usable row: its number in the source, what is asked, what is to be answered, and its optional columns."""
+    """A usable row: its number in the source, what is asked, what is to be answered, and its optional columns.
+
+    `target` is empty where nothing is asked (a document); `rejected` is the worse answer of a preference.
+    """
 
     row: int
     content: str | Words | Turns
     target: str
+    rejected: str | None
     group: str | None
     name: str | None
 
@@ -71,7 +79,9 @@ class Canonical:
             else:
                 rows.append(row)
         self.kept += len(rows)
-        content = _SERIES[KINDS[self.source.task].content]([row.content for row in rows])
+        kind = KINDS[self.source.task]
+        content = _SERIES[kind.content]([row.content for row in rows])
+        worse = [pl.Series("rejected", [row.rejected for row in rows], pl.String)] * (kind.asked == "preferences")
         return pl.DataFrame(
             [
                 pl.Series("id", ids, pl.String),
@@ -82,6 +92,7 @@ class Canonical:
                 pl.Series("group", [row.group for row in rows], pl.String),
                 content,
                 pl.Series("target", [row.target for row in rows], pl.String),
+                *worse,
             ]
         )
 
@@ -92,8 +103,9 @@ class Canonical:
         for number, cells in zip(batch.rows, zip(*columns, strict=True), strict=True):
             try:
                 cell = dict(zip(names, cells, strict=True))
-                content, target = read(cell)
-                yield Row(number, content, target, _value(cell.get("group")), _value(cell.get("id")))
+                content, target, *worse = read(cell)
+                rejected = worse[0] if worse else None
+                yield Row(number, content, target, rejected, _value(cell.get("group")), _value(cell.get("id")))
             except _NoValue as missing:
                 self.dropped[missing.reason] += 1
             except _Unfit as unfit:
@@ -102,6 +114,8 @@ class Canonical:
     def _id(self, row: Row) -> str:
         """Hash of source and content (or the row's own name); of equal rows the later ones are numbered."""
         parts = ["row", *_pieces(row.content), row.target] if row.name is None else ["id", row.name]
+        if row.name is None and row.rejected is not None:
+            parts.append(row.rejected)
         if row.group is not None:
             row.group.encode()
         content = "\x1f".join((self.source.file, *parts)).encode()
@@ -219,6 +233,34 @@ def _read_instruction(cell: Mapping[str, Any]) -> tuple[Turns, str]:
     return [{"role": "user", "content": prompt}], _required(cell["output"], NO_VALUE["answer"])
 
 
+def _read_document(cell: Mapping[str, Any]) -> tuple[str, str]:
+    return _required(cell["text"], NO_VALUE["text"]), ""
+
+
+def _read_preference(cell: Mapping[str, Any]) -> tuple[Turns, str, str]:
+    """A prompt with two answers, each a text, or a conversation that ends with one and begins with nothing else."""
+    prompt: Turns
+    if isinstance(cell["prompt"], list):
+        prompt = _turns(cell["prompt"])
+        if not any(turn["role"] == "user" for turn in prompt):
+            raise _NoValue(NO_VALUE["prompt"])
+    else:
+        prompt = [{"role": "user", "content": _required(cell["prompt"], NO_VALUE["prompt"])}]
+    chosen, rejected = (_answer(cell[name], prompt, NO_VALUE[name]) for name in ("chosen", "rejected"))
+    if chosen == rejected:
+        raise _NoValue(NO_VALUE["preference"])
+    return prompt, chosen, rejected
+
+
+def _answer(value: Any, prompt: Turns, reason: str) -> str:
+    if not isinstance(value, list):
+        return _required(value, reason)
+    *before, answer = _turns(value)
+    if answer["role"] != "assistant" or before not in ([], prompt):
+        raise _Unfit("not an answer to the prompt", shorten(value), "the assistant's turn, after the prompt's or alone")
+    return _required(answer["content"], reason)
+
+
 def _read_messages(cell: Mapping[str, Any]) -> tuple[Turns, str]:
     value = cell["messages"]
     if isinstance(value, str):
@@ -226,11 +268,7 @@ def _read_messages(cell: Mapping[str, Any]) -> tuple[Turns, str]:
             value = json.loads(value)
         except (ValueError, RecursionError) as error:
             raise _Unfit("not a conversation", f"{shorten(value)} ({error})", _CONVERSATION) from None
-    if value is None or value == []:
-        raise _NoValue(NO_VALUE["prompt"])
-    if not isinstance(value, list):
-        raise _Unfit("not a conversation", shorten(value), _CONVERSATION)
-    turns = [_turn(message) for message in value]
+    turns = _turns(value)
     if turns[-1]["role"] != "assistant":
         raise _Unfit("no final answer", f"a last message by the {turns[-1]['role']}", "a last message by the assistant")
     *before, answer = turns
@@ -240,6 +278,14 @@ def _read_messages(cell: Mapping[str, Any]) -> tuple[Turns, str]:
 
 
 _CONVERSATION = 'a list such as [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]'
+
+
+def _turns(value: Any) -> Turns:
+    if value is None or value == []:
+        raise _NoValue(NO_VALUE["prompt"])
+    if not isinstance(value, list):
+        raise _Unfit("not a conversation", shorten(value), _CONVERSATION)
+    return [_turn(message) for message in value]
 
 
 def _turn(message: Any) -> dict[str, str]:
@@ -253,13 +299,15 @@ def _turn(message: Any) -> dict[str, str]:
     return {"role": role, "content": content}
 
 
-_READ: dict[Shape, Callable[[Mapping[str, Any]], tuple[str | Words | Turns, str]]] = {
+_READ: dict[Shape, Callable[[Mapping[str, Any]], tuple[str | Words | Turns, str] | tuple[Turns, str, str]]] = {
     "text": _read_text,
     "labels": _read_labels,
     "tokens": _read_tokens,
     "pair": _read_pair,
     "instruction": _read_instruction,
     "messages": _read_messages,
+    "preference": _read_preference,
+    "document": _read_document,
 }
 
 
@@ -288,7 +336,7 @@ def characters(frame: pl.DataFrame) -> int:
 
 
 def lengths(frame: pl.DataFrame) -> pl.Series:
-    """Characters of each row: its text, all its words or all its turns, and for a conversation its target too."""
+    """Characters of each row: its text, all its words or all its turns, and for a conversation its answers too."""
     if "text" in frame.columns:
         return frame["text"].str.len_chars().cast(pl.Int64)
     if "tokens" in frame.columns:
@@ -298,4 +346,10 @@ def lengths(frame: pl.DataFrame) -> pl.Series:
     turns = frame.select(
         pl.col("messages").list.eval(pl.element().struct.field("content").str.len_chars()).list.sum().cast(pl.Int64)
     )
-    return turns["messages"] + frame["target"].str.len_chars()
+    answers = [frame[name].str.len_chars().cast(pl.Int64) for name in answer_columns(frame)]
+    return sum(answers, start=turns["messages"])
+
+
+def answer_columns(frame: pl.DataFrame) -> list[str]:
+    """The names of the frame's columns of answers: `target`, and for preferences `rejected`."""
+    return [name for name in ANSWERS if name in frame.columns]

@@ -201,6 +201,9 @@ def _no_values(source: Source, dropped: Mapping[str, int], rows: int, limit: flo
         NO_VALUE["tags"]: ("tags",),
         NO_VALUE["prompt"]: ("prompt", "instruction", "messages"),
         NO_VALUE["answer"]: ("completion", "output", "messages"),
+        NO_VALUE["chosen"]: ("chosen",),
+        NO_VALUE["rejected"]: ("rejected",),
+        NO_VALUE["preference"]: ("rejected",),
     }
     column = next(column for role, column in source.columns.items() if role in roles[reason])
     return BadInput(

@@ -17,6 +17,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from thriftune.collect.listed import Listed, listed
+from thriftune.collect.options import SHAPES, TASK_OF_SHAPE
 from thriftune.collect.readers import BadRows, Reader, open_source
 from thriftune.collect.readers.rows import missing_column
 from thriftune.errors import BadInput
@@ -29,6 +30,7 @@ ROWS_PER_CLASS = 3.0  # below that a column's values hardly repeat: it names thi
 ROWS_PER_HINTED_CLASS = 2.0  # a column that is called `label` is believed sooner
 DISTINCT_SHARE_OF_TEXT = 0.5
 FEW_PER_CLASS = 10
+SHORTEST_DOCUMENT = 20.0  # characters on average; raw text is at least sentences
 
 LABEL_HINTS = ("label", "labels", "class", "category", "target", "sentiment", "intent", "topic", "stars", "rating",
                "score", "tag", "type", "polarity", "emotion", "y")  # fmt: skip
@@ -209,20 +211,17 @@ def _from_options(text: Column, label: Column) -> Inference:
 
 
 def _from_names(columns: Mapping[str, Column], named: Sequence[str]) -> Inference | None:
-    """A chat form by its usual names, unless the user named a column of another form."""
-    forms: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
-        (("messages",), ()),
-        (("prompt", "completion"), ()),
-        (("instruction", "output"), ("input",)),
-    )
-    for must, may in forms:
+    """A form by its usual names, unless the user named a column of another form."""
+    forms = {shape: form for shape, form in SHAPES.items() if "text" not in form[0]}  # `text` alone tells little
+    for shape, (must, may) in forms.items():
         used = [name for name in (*must, *may) if name in columns]
         if all(name in columns for name in must) and set(named) <= set(used):
             others = [name for name in columns if name not in used]
+            task = TASK_OF_SHAPE[shape]
             return Inference(
-                "chat",
+                task,
                 {name: name for name in used},
-                (f"it has {_listed(used)}: a chat task", *_others(others)),
+                (f"it has {_listed(used)}: a {task} task", *_others(others)),
                 (),
             )
     conversations = [column.name for column in columns.values() if column.kind == "conversation"]
@@ -281,7 +280,16 @@ def _from_content(columns: Sequence[Column], file: str, text: str | None, label:
     if label is None and len(texts) == 2:
         first, second = texts if text in (None, texts[0].name) else reversed(texts)
         return _pair(first, second)
+    if label is None and len(texts) == 1 and texts[0].length >= SHORTEST_DOCUMENT:
+        return _document(texts[0])
     raise _unclear(columns, file, texts)
+
+
+def _document(text: Column) -> Inference:
+    reason = (
+        f"{text.name!r} is the only free text ({_profile(text)}), and nothing is its label: raw text to pretrain on"
+    )
+    return Inference("pretrain", {"text": text.name}, (reason,), ())
 
 
 def _question_and_answer(texts: Sequence[Column]) -> tuple[Column, Column] | None:

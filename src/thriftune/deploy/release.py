@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from thriftune.errors import BadInput
 from thriftune.prepare.serving import serving_pipeline
+from thriftune.tasks.base import TASK_FILE
+from thriftune.tasks.kinds import kind_of
 
 if TYPE_CHECKING:
     from thriftune.artifacts import Artifact, ArtifactStore
@@ -60,14 +62,29 @@ def open_release(artifact: Artifact) -> Release:
     """The model in an artifact of the training stage, in memory.
 
     Raises:
-        BadInput: its base model is not the one it was tuned from, or it needs a preparation step that is not here.
+        BadInput: its base model is not the one it was tuned from, it needs a preparation step that is not here, or it
+            was tuned on a task whose models answer no requests.
     """
     from thriftune.tasks.saved import open_saved
 
+    _check_serves(artifact.folder)
     clean = serving_pipeline(_serving_steps(artifact.folder))
     task, model = open_saved(artifact.folder)
     name = f"tuned-{artifact.content_hash[:ID_CHARACTERS]}"
     return Release(name, task.name, task.predictor(model, "tuned"), clean)
+
+
+def _check_serves(folder: Path) -> None:
+    path = folder / TASK_FILE
+    task = json.loads(path.read_text())["task"] if path.is_file() else None
+    if task is not None and not kind_of(task).serves:
+        raise BadInput(
+            "the model answers no requests: it is a base for further tuning",
+            where=str(folder),
+            found=f"a model of the task {task}",
+            expected="a model tuned to answer",
+            way_out=f"tune it further in a project that says `models: {folder}`",
+        )
 
 
 def _serving_steps(folder: Path) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from thriftune.evaluate.looks import hash_of
 from thriftune.evaluate.options import EvaluateOptions
@@ -42,10 +42,31 @@ class Likelihood(Protocol):
         ...
 
 
+@runtime_checkable
+class Judge(Protocol):
+    """A predictor that says which of two answers is the better one."""
+
+    def judge(
+        self, requests: Sequence[Request], first: Sequence[str], second: Sequence[str]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """(rows,) by how much it prefers each first answer, 0 where it prefers none; and (rows,) the difference of
+        both answers' log-likelihoods in nats, None for a judge that is no language model."""
+        ...
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """A predictor that knows how likely it finds a text."""
+
+    def text_losses(self, texts: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(rows,) negative log-likelihood summed over each text's tokens, and (rows,) how many tokens it has."""
+        ...
+
+
 def asked_rows(frame: pl.DataFrame, task: str, options: EvaluateOptions) -> pl.DataFrame:
     """The rows of a split that predictors are asked: all, or where answers are generated `generate_rows`
     of them, drawn by hash of id."""
-    return drawn(frame, options.generate_rows) if kind_of(task).generates else frame
+    return drawn(frame, options.generate_rows) if kind_of(task).generates_when_asked else frame
 
 
 def drawn(frame: pl.DataFrame, count: int) -> pl.DataFrame:
@@ -66,6 +87,7 @@ class Asking:
     """A predictor being asked, batch by batch."""
 
     predictor: Predictor
+    task: str
     options: EvaluateOptions
     context: Context
     metered: bool
@@ -75,14 +97,16 @@ class Asking:
         """The answers, a row a request, in the order of `rows`."""
         import polars as pl
 
-        requests, targets = requests_of(rows), rows["target"].to_list()
-        order = sorted(range(len(rows)), key=lambda row: (-_length(requests[row], targets[row]), row))
+        from thriftune.collect.canonical import lengths
+
+        sizes = lengths(rows).to_list()
+        order = sorted(range(len(rows)), key=lambda row: (-sizes[row], row))
         parts, slowest = [], None
         for start in range(0, len(order), self.options.batch_rows):
             batch = order[start : start + self.options.batch_rows]
             began = self.context.clock.now()
             with unit(self.context, f"evaluate {self.predictor.name}", self._upper(len(batch), slowest)):
-                answers = self._answers([requests[row] for row in batch], [targets[row] for row in batch])
+                answers = answers_of(self.predictor, rows[batch], self.task)
             taken = (self.context.clock.now() - began) / len(batch)
             slowest = max(slowest or 0.0, taken)
             parts.append(answers.with_columns(place=pl.Series(batch)))
@@ -96,40 +120,64 @@ class Asking:
             return None
         return upper_seconds(self.context, rows, slowest)
 
-    def _answers(self, requests: list[Request], targets: list[str]) -> pl.DataFrame:
-        import polars as pl
 
-        answers = self.predictor.predict(requests)
-        losses: Sequence[float | None] = [None] * len(requests)
-        tokens: Sequence[float | None] = losses
-        if isinstance(self.predictor, Likelihood):
-            found, counted = self.predictor.answer_losses(requests, targets)
-            losses, tokens = found.tolist(), counted.tolist()
-        return pl.DataFrame(
-            {
-                "output": [answer.output for answer in answers],
-                "probabilities": [_probabilities(answer) for answer in answers],
-                "loss": losses,
-                "tokens": tokens,
-                "generated": [answer.tokens for answer in answers],
-            },
-            schema={
-                "output": pl.String,
-                "probabilities": pl.List(pl.Struct({"label": pl.String, "probability": pl.Float64})),
-                "loss": pl.Float64,
-                "tokens": pl.Float64,
-                "generated": pl.Int64,
-            },
-        )
+def answers_of(predictor: Predictor, rows: pl.DataFrame, task: str) -> pl.DataFrame:
+    """What a predictor says to rows of a task, as the kind of task has it asked: a row a row, in their order."""
+    return ASK[kind_of(task).asked](predictor, rows)
+
+
+def _answers(predictor: Predictor, rows: pl.DataFrame) -> pl.DataFrame:
+    requests, targets = requests_of(rows), rows["target"].to_list()
+    answers = predictor.predict(requests)
+    losses: Sequence[float | None] = [None] * len(requests)
+    tokens: Sequence[float | None] = losses
+    if isinstance(predictor, Likelihood):
+        found, counted = predictor.answer_losses(requests, targets)
+        losses, tokens = found.tolist(), counted.tolist()
+    return _table(
+        output=[answer.output for answer in answers],
+        probabilities=[_probabilities(answer) for answer in answers],
+        loss=losses,
+        tokens=tokens,
+        generated=[answer.tokens for answer in answers],
+    )
+
+
+def _preferences(predictor: Predictor, rows: pl.DataFrame) -> pl.DataFrame:
+    """The answer that it prefers as `output`: the rejected one where it has no preference."""
+    chosen, rejected = rows["target"].to_list(), rows["rejected"].to_list()
+    preferred, margins = cast(Judge, predictor).judge(requests_of(rows), chosen, rejected)
+    better = [ours if gain > 0 else theirs for gain, ours, theirs in zip(preferred, chosen, rejected, strict=True)]
+    return _table(output=better, margin=[None] * len(rows) if margins is None else margins.tolist())
+
+
+def _likelihoods(predictor: Predictor, rows: pl.DataFrame) -> pl.DataFrame:
+    texts = rows["text"].to_list()
+    losses, tokens = cast(Reader, predictor).text_losses(texts)
+    characters = rows["text"].str.len_chars().cast(float).to_list()
+    return _table(output=[""] * len(rows), loss=losses.tolist(), tokens=tokens.tolist(), characters=characters)
+
+
+ASK = {"answers": _answers, "preferences": _preferences, "likelihoods": _likelihoods}
+
+
+def _table(output: list[str], **given: Sequence[Any]) -> pl.DataFrame:
+    """Predictions as a frame: null where a predictor has no such figure; margins and characters only if given."""
+    import polars as pl
+
+    types: dict[str, Any] = {
+        "output": pl.String,
+        "probabilities": pl.List(pl.Struct({"label": pl.String, "probability": pl.Float64})),
+        "loss": pl.Float64,
+        "tokens": pl.Float64,
+        "generated": pl.Int64,
+    } | {name: pl.Float64 for name in ("margin", "characters") if name in given}
+    columns = {name: given.get(name, [None] * len(output)) for name in types} | {"output": output}
+    return pl.DataFrame(columns, schema=types)
 
 
 def _probabilities(answer: Prediction) -> list[dict[str, Any]]:
     return [{"label": label, "probability": probability} for label, probability in answer.scores.items()]
-
-
-def _length(request: Request, target: str) -> int:
-    parts = [request] if isinstance(request, str) else request
-    return sum(len(part if isinstance(part, str) else part["content"]) for part in parts) + len(target)
 
 
 def upper_seconds(context: Context, rows: int, slowest: float | None) -> float:

@@ -83,7 +83,7 @@ def score(
     look = record_look(context.events, predictor.name, candidate, rows["id"].to_list()) if split == "test" else 0
     with unit(context, f"evaluate {predictor.name}", upper_seconds):
         began = context.clock.now()
-        answers = Asking(predictor, options, context, metered=upper_seconds is None, progress=progress).ask(rows)
+        answers = Asking(predictor, task, options, context, metered=upper_seconds is None, progress=progress).ask(rows)
         seconds = context.clock.now() - began
         classes = class_count(rows["target"], task)
         measuring = metrics_seconds(len(rows), task, options, classes).p95 if upper_seconds is None else None

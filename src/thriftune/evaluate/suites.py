@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from thriftune.errors import BadInput
-from thriftune.metrics import classification, multilabel, tagging, text
+from thriftune.metrics import classification, multilabel, preference, tagging, text
 from thriftune.metrics.intervals import Interval, bootstrap, bootstrap_arrays
 from thriftune.metrics.paired import PairedResult, mcnemar, paired_bootstrap
 from thriftune.metrics.statistics import Statistics
@@ -191,6 +193,24 @@ def _likelihood(predictions: pl.DataFrame) -> Statistics | None:
     return text.likelihood_statistics(predictions["loss"].to_numpy(), predictions["tokens"].to_numpy())
 
 
+def _bits(predictions: pl.DataFrame) -> Statistics | None:
+    if predictions["loss"].null_count() or not predictions["tokens"].sum():
+        return None
+    losses, tokens, characters = (predictions[name].to_numpy() for name in ("loss", "tokens", "characters"))
+    return text.text_statistics(losses, tokens, characters)
+
+
+def _preferences(predictions: pl.DataFrame) -> Statistics:
+    preferred = (predictions["output"] == predictions["target"]).to_numpy().astype(np.float64)
+    return preference.preference_statistics(preferred)
+
+
+def _margins(predictions: pl.DataFrame) -> Statistics | None:
+    if predictions["margin"].null_count():
+        return None
+    return preference.margin_statistics(predictions["margin"].to_numpy())
+
+
 def _equal(target: str, output: str) -> bool:
     return target == output
 
@@ -244,4 +264,9 @@ SUITES = {
         },
         shares={"exact_match": _equal_answer},
     ),
+    "prefer": Suite(
+        families={("preference_accuracy",): _preferences, ("margin",): _margins},
+        shares={"preference_accuracy": _equal},
+    ),
+    "pretrain": Suite(families={("perplexity", "bits_per_character"): _bits}, shares={}),
 }

@@ -13,7 +13,7 @@ from thriftune.metrics.statistics import Statistics, draws, gathered
 
 FEWEST_RESAMPLES = 200
 RAISED_BY_NOISE = frozenset({"ece"})
-UNBOUNDED = frozenset({"perplexity", "loss"})
+UNBOUNDED = frozenset({"perplexity", "bits_per_character", "margin", "loss"})
 
 
 @dataclass(frozen=True)

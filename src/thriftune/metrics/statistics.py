@@ -18,7 +18,7 @@ Weights = NDArray[np.float64]
 Measure = Callable[[Weights], dict[str, NDArray[np.float64]]]
 """Weights to values by metric, each (samples,) or (samples, classes)."""
 
-LOWER_IS_BETTER = frozenset({"perplexity", "ece", "loss"})
+LOWER_IS_BETTER = frozenset({"perplexity", "bits_per_character", "ece", "loss"})
 
 DEAR_WORK = 40_000_000  # numbers touched in all samples together: about 2 s
 CHUNK_ENTRIES = 2_000_000  # weights made at once: 16 MB

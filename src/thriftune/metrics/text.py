@@ -85,6 +85,27 @@ def likelihood_statistics(losses: NDArray[np.float64], tokens: NDArray[np.float6
     return summed(np.column_stack([losses, tokens]), measure)
 
 
+def text_statistics(
+    losses: NDArray[np.float64], tokens: NDArray[np.float64], characters: NDArray[np.float64]
+) -> Statistics:
+    """`perplexity` and `bits_per_character` of texts, ready to be resampled.
+
+    The bits it takes to tell a character compare models with different tokenizers, which perplexity does not.
+
+    Args:
+        losses: (rows,) negative log-likelihood (natural logarithm) summed over each text's tokens.
+        tokens: (rows,) how many tokens each text has.
+        characters: (rows,) how many characters.
+    """
+
+    def measure(sums: Weights) -> dict[str, NDArray[np.float64]]:
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            bits = sums[:, 0] / (np.log(2) * sums[:, 2])
+            return {"perplexity": np.exp(sums[:, 0] / sums[:, 1]), "bits_per_character": bits}
+
+    return summed(np.column_stack([losses, tokens, characters]), measure)
+
+
 def normalise(text: str) -> str:
     """A text as `exact_match` compares it."""
     return " ".join(unicodedata.normalize("NFC", text).casefold().split())

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MethodType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -119,7 +119,7 @@ class _FirstLayers:
     @property
     def states(self) -> torch.Tensor:
         """The states in the answer."""
-        return self.answer[0] if isinstance(self.answer, tuple) else self.answer
+        return cast(torch.Tensor, self.answer[0] if isinstance(self.answer, tuple) else self.answer)
 
 
 def _first_layers_of(model: nn.Module, depth: int) -> _FirstLayers:

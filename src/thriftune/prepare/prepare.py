@@ -152,7 +152,7 @@ def prepare(frame: pl.DataFrame, task: str, options: PrepareOptions) -> tuple[pl
     line.drop("overlong", overlong(line.frame, options.longest_row))
     for name in serving_steps(task, options):
         line.clean(STEPS[name])
-    line.drop("empty", empty(line.frame))
+    line.drop("empty", empty(line.frame, targets=kind_of(task).asked != "likelihoods"))
     line.frame = line.frame.with_columns(content_keys(line.frame))
     repeated = line.drop("duplicates", duplicates(line.frame), options.duplicate_limit)
     conflicting = line.drop("conflicts", conflicts(line.frame, options.conflicts))

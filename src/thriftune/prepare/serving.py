@@ -65,13 +65,13 @@ def clean_frame(frame: pl.DataFrame, step: CleaningStep, target: Target = "whole
     """
     import polars as pl
 
+    from thriftune.collect.canonical import answer_columns
     from thriftune.collect.turns import apart, together
 
-    if target == "whole":
-        targets = clean_column(frame["target"], step)
-    else:
-        targets = _clean_lists(frame["target"], step, write_labels if target == "labels" else write_tags)
-    changed = targets != frame["target"]
+    answers = [_clean_answers(frame[name], step, target) for name in answer_columns(frame)]
+    changed = pl.Series([False]).new_from_index(0, len(frame))
+    for answer in answers:
+        changed |= answer != frame[answer.name]
     content: pl.Series
     if "text" in frame.columns:
         content = clean_column(frame["text"], step)
@@ -88,7 +88,14 @@ def clean_frame(frame: pl.DataFrame, step: CleaningStep, target: Target = "whole
         touched = turns["at"].filter(cleaned != turns["content"]).unique()
         changed |= pl.int_range(len(frame), eager=True).is_in(touched.implode())
         content = together(turns.with_columns(cleaned))
-    return frame.with_columns(content, targets), int(changed.sum())
+    return frame.with_columns(content, *answers), int(changed.sum())
+
+
+def _clean_answers(answers: pl.Series, step: CleaningStep, target: Target) -> pl.Series:
+    """A column of targets as the step leaves it; of a list each label or tag for itself."""
+    if target == "whole":
+        return clean_column(answers, step)
+    return _clean_lists(answers, step, write_labels if target == "labels" else write_tags)
 
 
 def _clean_lists(targets: pl.Series, step: CleaningStep, write: Callable[[list[str]], str]) -> pl.Series:

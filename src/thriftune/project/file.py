@@ -23,7 +23,7 @@ from thriftune.select.options import SelectOptions
 from thriftune.tasks.kinds import KINDS, TaskName
 from thriftune.train.options import TrainOptions
 
-LATER_TASKS = ("generate", "prefer")
+LATER_TASKS = ("generate",)
 
 PHASES = ("collection", "training", "evaluation", "deployment")
 LARGEST_AMOUNT = Decimal(10**9)

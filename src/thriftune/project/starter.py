@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 from thriftune.collect.infer import Inference
 from thriftune.collect.options import Source
+from thriftune.metrics.statistics import LOWER_IS_BETTER
 from thriftune.project.file import Budget, Compute, Horizon, Portion, ProjectFile
 from thriftune.project.yamltext import WORDS
 from thriftune.tasks.kinds import KINDS
@@ -38,6 +39,7 @@ def starter_text(
         currency: three letters.
     """
     top = ProjectFile.model_fields
+    metric = KINDS[inference.task].metrics[0]
     lines = [
         *_comment(
             "`thriftune plan` tells what this will cost and when it ends, `thriftune run` does it. Paths are relative"
@@ -50,7 +52,7 @@ def starter_text(
         *_comment("; ".join(inference.reasons), "  "),
         f"  task: {inference.task}",
         *_comment("What the model must reach, if anything; without it the verdict rests on the baselines alone", "  "),
-        f"  # target: {{metric: {KINDS[inference.task].metrics[0]}, at_least: 0.80}}",
+        f"  # target: {{metric: {metric}, {'at_most: 20' if metric in LOWER_IS_BETTER else 'at_least: 0.80'}}}",
         *_comment("What a point (0.01 of a metric from 0 to 1) is worth, for the return on investment", "  "),
         "  # worth: {per_point: 300, per: month, horizon: 12 months}",
         "",

@@ -10,7 +10,7 @@ from thriftune.report.model import Comparison, Return, Worth
 
 POINT = 0.01  # a point is a hundredth of a 0…1 metric
 NO_POINTS = 1e-9  # less is rounding: one row of a billion moves a metric by a hundred times as much
-NOT_IN_POINTS = frozenset({"perplexity", "loss"})
+NOT_IN_POINTS = frozenset({"perplexity", "bits_per_character", "margin", "loss"})
 
 
 def best_baseline(comparisons: Sequence[Comparison], metric: str | None) -> Comparison | None:

@@ -37,6 +37,9 @@ METRICS = {
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",
     "perplexity": "perplexity",
+    "bits_per_character": "bits per character",
+    "preference_accuracy": "preference accuracy",
+    "margin": "margin (nats)",
     "auroc": "AUROC",
     "ece": "calibration error",
 }
@@ -46,6 +49,7 @@ PREDICTORS = {
     "majority": "majority class",
     "tfidf": "TF-IDF",
     "unigram": "each word's usual tag",
+    "longer": "the longer answer",
     "previous": "previous release",
 }
 

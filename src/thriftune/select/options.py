@@ -20,7 +20,7 @@ class SelectOptions(Options):
 
     `majority` always gives the most frequent answer; `tfidf` is logistic regression on words and pairs of words;
     `unigram` gives each word the tag that it most often has; `retrieval` gives the answer of the most similar question
-    of the training rows; `untuned` is the model as it came.
+    of the training rows; `longer` prefers the longer of two answers; `untuned` is the model as it came.
     """
 
     baselines: Annotated[tuple[BaselineName, ...] | None, BeforeValidator(_auto)] = Field(

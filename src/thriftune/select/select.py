@@ -128,13 +128,14 @@ def open_baseline(folder: Path) -> Predictor:
     Raises:
         BadInput: it holds none.
     """
-    from thriftune.select import majority, retrieval, tfidf, unigram
+    from thriftune.select import longer, majority, retrieval, tfidf, unigram
 
     kinds: dict[str, Any] = {
         majority.FILE: majority.MajorityPredictor,
         tfidf.LABELS_FILE: tfidf.TfidfPredictor,
         unigram.FILE: unigram.UnigramPredictor,
         retrieval.ANSWERS_FILE: retrieval.RetrievalPredictor,
+        longer.FILE: longer.LongerPredictor,
     }
     for file, kind in kinds.items():
         if (folder / file).is_file():
@@ -169,10 +170,13 @@ def _fit_all(
 
 
 def _fit_simple(name: str, train: pl.DataFrame, task: str) -> Any:
+    from thriftune.select.longer import LongerPredictor
     from thriftune.select.majority import MajorityPredictor
     from thriftune.select.retrieval import RetrievalPredictor
     from thriftune.select.unigram import UnigramPredictor
 
+    if name == "longer":
+        return LongerPredictor()
     if name == "majority":
         kind = kind_of(task)
         return MajorityPredictor.fit(train["target"].to_list(), labels=kind.classes and kind.target == "whole")

@@ -3,7 +3,7 @@ is anything that answers a request."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -66,6 +66,7 @@ class Encoded:
         parts: (rows,) int64, the number of the part that each row is of, where the data has several.
         cut_words: how many words were cut with them, of rows that are given as words.
         targets: the rows' targets, where a task's metrics need more of them than `labels` holds.
+        facts: what else the task knows of each row, by name: (rows, …); `SOURCE_ROW` where several rows come of one.
     """
 
     tokens: NDArray[np.int32]
@@ -74,9 +75,10 @@ class Encoded:
     weights: NDArray[np.float64]
     cut_tokens: int = 0
     cut_rows: int = 0
-    parts: NDArray[np.int64] | None = None
     cut_words: int = 0
     targets: tuple[str, ...] = ()
+    facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    parts: NDArray[np.int64] | None = None
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
@@ -89,6 +91,7 @@ class Encoded:
 
 Batch = dict[str, "torch.Tensor"]
 
+SOURCE_ROW = "source row"  # the fact which of the encoded frame's rows a row comes of
 TASK_FILE = "thriftune-task.json"  # in a saved model's folder: what `Task.describe` says
 
 

@@ -87,4 +87,5 @@ def take(encoded: Encoded, rows: NDArray[np.int64]) -> Encoded:
     parts = None if encoded.parts is None else encoded.parts[rows]
     tokens = np.concatenate([encoded.tokens[span] for span in spans])
     targets = tuple(encoded.targets[row] for row in rows) if encoded.targets else ()
-    return Encoded(tokens, offsets, labels, encoded.weights[rows], targets=targets, parts=parts)
+    facts = {name: values[rows] for name, values in encoded.facts.items()}
+    return Encoded(tokens, offsets, labels, encoded.weights[rows], targets=targets, parts=parts, facts=facts)

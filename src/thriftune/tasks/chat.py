@@ -153,6 +153,10 @@ class ChatTask:
         return Encoded(tokens, offsets, labels, counted.astype(np.float64), cut_tokens, cut_rows)
 
     def batch(self, encoded: Encoded, rows: NDArray[np.int64]) -> Batch:
+        return self.conversations(encoded, rows)
+
+    def conversations(self, encoded: Encoded, rows: NDArray[np.int64]) -> Batch:
+        """The padded tensors of some rows that are a conversation each."""
         return {
             "input_ids": pad(encoded.tokens, encoded, rows, self._tokenizer.pad_token_id),
             "attention_mask": attention_mask(encoded, rows),
@@ -169,13 +173,13 @@ class ChatTask:
 
     @torch.inference_mode()
     def row_losses(self, model: torch.nn.Module, encoded: Encoded, batch_tokens: int) -> NDArray[np.float64]:
-        """(rows,) negative log-likelihood summed over each row's answer."""
+        """(rows,) negative log-likelihood summed over the answer of each row, which is a conversation."""
         training = model.training
         model.eval()
         device = next(model.parameters()).device
         losses = np.zeros(len(encoded))
         for rows in sorted_batches(encoded.lengths, batch_tokens):
-            batch = {name: tensor.to(device) for name, tensor in self.batch(encoded, rows).items()}
+            batch = {name: tensor.to(device) for name, tensor in self.conversations(encoded, rows).items()}
             counted = batch["labels"][:, 1:] != IGNORED
             row_of_loss = counted.nonzero()[:, 0].cpu().numpy()
             np.add.at(losses, rows[row_of_loss], answer_losses(model, batch).double().cpu().numpy())
@@ -185,6 +189,10 @@ class ChatTask:
     def save(self, model: torch.nn.Module, folder: Path) -> None:
         with quiet_transformers():
             cast(Any, model).save_pretrained(folder)
+        self._save_reading(folder)
+
+    def _save_reading(self, folder: Path) -> None:
+        """Write what reading needs besides the weights."""
         self._tokenizer.save_pretrained(folder)
         (folder / TASK_FILE).write_text(json.dumps(self.describe(), indent=1))
 
@@ -203,7 +211,7 @@ class ChatTask:
 
     def untuned(self) -> DecoderPredictor:
         """The model without any tuning, as a predictor."""
-        return DecoderPredictor("untuned", self, load_decoder(self.model.path, torch.float32))
+        return self.predictor(load_decoder(self.model.path, torch.float32), "untuned")
 
     def describe(self) -> dict[str, Any]:
         return {

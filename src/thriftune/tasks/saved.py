@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from thriftune.errors import BadInput
 from thriftune.models.reference import resolve
 from thriftune.tasks.base import TASK_FILE, Task
+from thriftune.tasks.kinds import kind_of
 
 if TYPE_CHECKING:
     import torch
+
+ADAPTER_FILE = "adapter_config.json"  # PEFT's; without it a folder holds a whole model
 
 
 def open_saved(folder: Path) -> tuple[Task, torch.nn.Module]:
@@ -30,7 +34,7 @@ def open_saved(folder: Path) -> tuple[Task, torch.nn.Module]:
             way_out="run `thriftune run` first, or name its model folder",
         )
     about = json.loads(path.read_text())
-    task = _chat(folder, about) if about["task"] == "chat" else _encoder(folder, about)
+    task = _encoder(folder, about) if kind_of(about["task"]).model == "encoder" else _decoder(folder, about)
     return task, task.load(folder)
 
 
@@ -44,11 +48,16 @@ def _encoder(folder: Path, about: dict[str, Any]) -> Task:
     return cast(Task, made)
 
 
-def _chat(folder: Path, about: dict[str, Any]) -> Task:
+def _decoder(folder: Path, about: dict[str, Any]) -> Task:
     from thriftune.tasks.chat import ChatTask, LoraShape
+    from thriftune.tasks.prefer import PreferTask
+    from thriftune.tasks.pretrain import PretrainTask
 
-    if about["lora"] is None:
-        return ChatTask(resolve(str(folder)), lora=None, **_chat_settings(about))
+    kinds: dict[str, type[ChatTask]] = {kind.name: kind for kind in (ChatTask, PreferTask, PretrainTask)}
+    kind = kinds[about["task"]]
+    settings = {field.name: about[field.name] for field in fields(kind) if field.name not in ("model", "lora")}
+    if about["lora"] is None or not (folder / ADAPTER_FILE).is_file():
+        return kind(resolve(str(folder)), lora=None, **settings)
     base = resolve(about["reference"])
     if base.content_hash != about["model"]:
         raise BadInput(
@@ -58,8 +67,4 @@ def _chat(folder: Path, about: dict[str, Any]) -> Task:
             expected=f"weights {about['model'][:16]}",
             way_out="restore that version of the base model, or run `thriftune run` again on this one",
         )
-    return ChatTask(base, lora=LoraShape(**about["lora"]), **_chat_settings(about))
-
-
-def _chat_settings(about: dict[str, Any]) -> dict[str, Any]:
-    return {name: about[name] for name in ("seed", "max_tokens", "max_new_tokens")}
+    return kind(base, lora=LoraShape(**about["lora"]), **settings)

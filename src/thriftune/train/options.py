@@ -68,7 +68,7 @@ class TrainOptions(Options):
         gt=0,
         le=1,
         description="Classifier: 1e-4, the best measured for MiniLM, and 2e-5 from 100 million parameters on (BERT,"
-        " 2019); head alone: 1e-3, measured; LoRA: 2e-4 (QLoRA, 2023); chat, every weight: 2e-5",
+        " 2019); head alone: 1e-3, measured; LoRA: 2e-4 (QLoRA, 2023), preferences 5e-5; decoder, every weight: 2e-5",
     )
     weight_decay: float = Field(default=0.01, ge=0, le=1, description="As BERT was trained with")
     warmup: float = Field(default=0.1, ge=0, lt=1, description="Share of progress in which the rate rises, as in BERT")
@@ -113,6 +113,12 @@ class TrainOptions(Options):
     )
     dropout: AutoFloat = Field(default=None, ge=0, lt=1, description="The model's own rates")
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="None: probabilities stay readable as they are")
+    beta: float = Field(
+        default=0.1,
+        gt=0,
+        le=100,
+        description="Preferences: what a nat of the margin over the untuned model's weighs, as in DPO (2023)",
+    )
     patience: int = Field(
         default=3, ge=1, le=1000, description="Validations without gain before a short decay ends training"
     )
@@ -159,6 +165,6 @@ class TrainOptions(Options):
         if method == "head":
             return 1e-3
         if method == "lora":
-            return 2e-4
+            return kind_of(task).lora_rate
         small = kind_of(task).model == "encoder" and (parameters is None or parameters < LARGE_ENCODER)
         return 1e-4 if small else 2e-5

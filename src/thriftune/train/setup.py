@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import polars as pl
@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 
 from thriftune.errors import BadInput
 from thriftune.models.reference import ModelFolder, resolve
-from thriftune.tasks.base import Encoded, Task
-from thriftune.tasks.chat import ChatTask, LoraShape
+from thriftune.tasks.base import SOURCE_ROW, Encoded, Task
+from thriftune.tasks.chat import IGNORED, ChatTask, LoraShape
 from thriftune.tasks.classify import ClassifyTask
 from thriftune.tasks.encoder import EncoderTask
 from thriftune.tasks.kinds import kind_of
 from thriftune.tasks.multilabel import MultilabelTask
+from thriftune.tasks.prefer import PreferTask, sides_of
+from thriftune.tasks.pretrain import PretrainTask
 from thriftune.tasks.tag import TagTask
 from thriftune.tasks.targets import classes_of
 from thriftune.train.options import TrainOptions
@@ -26,6 +28,8 @@ from thriftune.train.train import Work, recipe_of
 
 ANSWER_QUANTILE = 0.98  # of the training answers' tokens: how long a generated answer may be
 MOST_NEW_TOKENS = 256
+
+Decoder = TypeVar("Decoder", bound=ChatTask)
 
 
 def work_of(
@@ -78,16 +82,16 @@ def work_of(
         )
     task, encoded = MAKERS[task_name](model, options, seed, train)
     chosen = watch if watch in kind.watched else kind.watched[0]
-    recipe = recipe_of(options, task, len(train), seed, chosen, model.parameters, parts)
+    recipe = recipe_of(options, task, len(encoded), seed, chosen, model.parameters, parts)
     encoded, held_out = (
-        replace(rows, parts=numbers_of_parts(frame, parts))
+        replace(rows, parts=numbers_of_parts(rows, frame, parts))
         for rows, frame in ((encoded, train), (task.encode(validation), validation))
     )
     return Work(task, encoded, held_out, recipe, data_hash, model.hidden_size)
 
 
-def numbers_of_parts(frame: pl.DataFrame, parts: tuple[str, ...]) -> NDArray[np.int64] | None:
-    """(rows,) the number of each row's part; None where the data is one.
+def numbers_of_parts(encoded: Encoded, frame: pl.DataFrame, parts: tuple[str, ...]) -> NDArray[np.int64] | None:
+    """(encoded rows,) the number of each row's part; None where the data is one.
 
     Raises:
         BadInput: a part has no rows here.
@@ -104,7 +108,8 @@ def numbers_of_parts(frame: pl.DataFrame, parts: tuple[str, ...]) -> NDArray[np.
             expected="rows to train on and rows to validate by",
             way_out="give it more rows, or leave the part out",
         )
-    return numbers.to_numpy()
+    found = numbers.to_numpy()
+    return found[encoded.facts[SOURCE_ROW]] if SOURCE_ROW in encoded.facts else found
 
 
 def _limit(model: ModelFolder, options: TrainOptions, task_name: str) -> int:
@@ -135,17 +140,52 @@ def _encoder(make: type[EncoderTask]) -> Callable[[ModelFolder, TrainOptions, in
 
 
 def _chat(model: ModelFolder, options: TrainOptions, seed: int, train: pl.DataFrame) -> tuple[Task, Encoded]:
+    task = _decoder(ChatTask, model, options, seed)
+    encoded = task.encode(train)
+    return replace(task, max_new_tokens=_longest_answer(encoded.weights)), encoded
+
+
+def _prefer(model: ModelFolder, options: TrainOptions, seed: int, train: pl.DataFrame) -> tuple[Task, Encoded]:
+    if options.label_smoothing >= 0.5:
+        raise BadInput(
+            "half of the preferences or more would be taken to be wrong",
+            where="train.label_smoothing",
+            found=f"{options.label_smoothing:g}",
+            expected="less than 0.5: the share of pairs that are labelled the wrong way round",
+            way_out="lower it, or leave it out for 0",
+        )
+    task = _decoder(PreferTask, model, options, seed, beta=options.beta, label_smoothing=options.label_smoothing)
+    encoded = task.encode(train)
+    sides = sides_of(encoded)
+    chosen = np.add.reduceat(sides.labels != IGNORED, sides.offsets[:-1])[::2]
+    return replace(task, max_new_tokens=_longest_answer(chosen)), encoded
+
+
+def _pretrain(model: ModelFolder, options: TrainOptions, seed: int, train: pl.DataFrame) -> tuple[Task, Encoded]:
+    task = _decoder(PretrainTask, model, options, seed)
+    return task, task.encode(train)
+
+
+def _decoder(kind: type[Decoder], model: ModelFolder, options: TrainOptions, seed: int, **more: Any) -> Decoder:
     shape = LoraShape(options.lora.rank, options.lora.alpha, options.lora.dropout)
-    task = ChatTask(
+    return kind(
         model=model,
         seed=seed,
-        max_tokens=_limit(model, options, "chat"),
-        lora=shape if options.method_for("chat") == "lora" else None,
+        max_tokens=_limit(model, options, kind.name),
+        lora=shape if options.method_for(kind.name) == "lora" else None,
         frozen_layers=options.freeze_layers,
+        **more,
     )
-    encoded = task.encode(train)
-    longest = int(np.ceil(np.quantile(encoded.weights, ANSWER_QUANTILE))) + 1
-    return replace(task, max_new_tokens=min(longest, MOST_NEW_TOKENS)), encoded
 
 
-MAKERS = {task.name: _encoder(task) for task in (ClassifyTask, MultilabelTask, TagTask)} | {"chat": _chat}
+def _longest_answer(tokens: NDArray[Any]) -> int:
+    """How long a generated answer may be, by the training answers' tokens."""
+    longest = int(np.ceil(np.quantile(tokens, ANSWER_QUANTILE))) + 1
+    return min(longest, MOST_NEW_TOKENS)
+
+
+MAKERS = {task.name: _encoder(task) for task in (ClassifyTask, MultilabelTask, TagTask)} | {
+    "chat": _chat,
+    "prefer": _prefer,
+    "pretrain": _pretrain,
+}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from thriftune.collect.canonical import answer_columns
 from thriftune.prepare.keys import KEY
 from thriftune.prepare.types import Dropped
 
@@ -11,7 +12,7 @@ REASON = "duplicate"
 
 
 def duplicates(frame: pl.DataFrame) -> Dropped:
-    """Leave out rows whose text or turns (by key) and target are those of an earlier row."""
-    kept = frame.unique(subset=[KEY, "target"], keep="first", maintain_order=True)
+    """Leave out rows whose text or turns (by key) and answers are those of an earlier row."""
+    kept = frame.unique(subset=[KEY, *answer_columns(frame)], keep="first", maintain_order=True)
     gone = len(frame) - len(kept)
     return Dropped(kept, {REASON: gone} if gone else {})
