@@ -40,6 +40,7 @@ def classify(tmp_path: Path) -> Splits:
             "id": [f"{i:04d}" for i in range(200)],
             "text": [" ".join([*words, "good" if yes else "bad"]) for words, yes in zip(noise, good, strict=True)],
             "target": ["pos" if yes else "neg" for yes in good],
+            "part": pl.Series([None] * 200, dtype=pl.String),
         }
     )
     return splits_of(frame, tmp_path / "splits", "classify")

@@ -24,6 +24,8 @@ SHAPES: dict[Shape, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 TASK_OF_SHAPE: dict[Shape, TaskName] = {
     "text": "classify",
+    "labels": "multilabel",
+    "tokens": "tag",
     "pair": "chat",
     "instruction": "chat",
     "messages": "chat",
