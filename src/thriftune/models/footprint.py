@@ -85,11 +85,15 @@ def empty_model(config: Any, kind: Kind, classes: int) -> Iterator[nn.Module]:
     """The model of a config, with a head of so many classes for an encoder, its tensors without contents."""
     from torch._subclasses.fake_tensor import FakeTensorMode
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers.initialization import no_init_weights
 
     family = AutoModelForSequenceClassification if kind == "encoder" else AutoModelForCausalLM
     config.num_labels = classes
     with FakeTensorMode(), quiet_transformers():
-        yield family.from_config(config, dtype=torch.float32, trust_remote_code=False)
+        with no_init_weights():  # some families draw numbers again and again until they please
+            model = family.from_config(config, dtype=torch.float32, trust_remote_code=False)
+        model.tie_weights()
+        yield model
 
 
 def footprint(config: Any, kind: Kind, tuning: Tuning, rows: int, tokens: int, classes: int = 2) -> Footprint:
