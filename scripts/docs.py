@@ -2,8 +2,8 @@
 """Writes what the documents take from the code and from the kept measurements: `make docs`.
 
 `docs/cli.md` comes from the commands' own help, `docs/project-file.md` from the options' own descriptions, and each
-table between `<!-- measured -->` and `<!-- /measured -->` from `bench/results/*.json`. With `--check` nothing is
-written; the exit status is 1 when something is stale.
+table between `<!-- measured -->` and `<!-- /measured -->` from `bench/results/*.json`. The table of families of models
+comes from `docs/families.json`. With `--check` nothing is written; the exit status is 1 when something is stale.
 """
 
 from __future__ import annotations
@@ -28,6 +28,14 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
 MADE = "<!-- Made by scripts/docs.py (`make docs`); change the code, not this page. -->"
 MEASURED = re.compile(r"(<!-- measured(?:: (?P<names>[\w, ]+))? -->\n).*?(<!-- /measured -->)", re.DOTALL)
+FAMILIES = re.compile(r"(<!-- families -->\n).*?(<!-- /families -->)", re.DOTALL)
+FAMILIES_COLUMNS = {
+    "full": "every weight",
+    "head": "head alone",
+    "lora": "LoRA",
+    "frozen": "first layers frozen",
+    "kept": "their states kept",
+}
 NOT_MEASURED = "not measured yet"
 CLI_INTRODUCTION = (
     "`thriftune COMMAND --help` says the same as this page. What each exit status means is told in "
@@ -77,6 +85,8 @@ def pages() -> Iterator[tuple[Path, str]]:
         text = path.read_text(encoding="utf-8")
         if MEASURED.search(text):
             yield path, with_measurements(text)
+        elif FAMILIES.search(text):
+            yield path, FAMILIES.sub(lambda found: f"{found[1]}{families_table()}\n{found[2]}", text)
 
 
 # the command line
@@ -264,6 +274,21 @@ def figures_of(result: Mapping[str, Any]) -> str:
     seeds = len(result["seeds"])
     told.append(f"{machine['cores']} cores, {peaks}, {seeds} seed{'s' if seeds != 1 else ''}")
     return "; ".join(told) + (" (a quick run)" if result.get("quick") else "")
+
+
+# families of models
+
+
+def families_table() -> str:
+    """The families and what was tried with each."""
+    kept = json.loads((ROOT / "docs" / "families.json").read_text(encoding="utf-8"))
+    heading = ["family", "such as", "task", *FAMILIES_COLUMNS.values()]
+    lines = [f"| {' | '.join(heading)} |", f"| {' | '.join('---' for _ in heading)} |"]
+    for row in kept.values():
+        outcomes = [row["columns"][name] for name in FAMILIES_COLUMNS]
+        told = ["✓" if outcome == "yes" else cell(f"no: {outcome}") for outcome in outcomes]
+        lines.append(f"| {' | '.join([cell(row['family']), '`hub:' + row['hub'] + '`', row['task'], *told])} |")
+    return "\n".join(lines)
 
 
 # text

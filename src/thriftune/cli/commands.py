@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import typer
 
-from thriftune.cli import budget, init, prices, report, run, runs, serve, status
+from thriftune.cli import budget, init, inspect, prices, report, run, runs, serve, status
 from thriftune.cli.main import app
 
 app.command("init")(init.init)
+app.command("inspect")(inspect.inspect)
 app.command("plan")(run.plan)
 app.command("run")(run.run)
 app.command("status")(status.status)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from thriftune.errors import BadInput
 
-WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "README.md"]
 UNWANTED = ["*/*", "*.bin", "*.py", "adapter_model*", "consolidated*"]
 
 

@@ -243,6 +243,21 @@ def _layer_path(model: Any) -> str:
     return max(lists, key=lambda name: sum(parameter.numel() for parameter in lists[name].parameters()))
 
 
+def linear_layers(model: Any, frozen_layers: int = 0) -> dict[str, nn.Module]:
+    """The layers that adapters go on, by name: every linear one but the vocabulary projection.
+
+    Args:
+        model: of Transformers.
+        frozen_layers: how many of the first layers get none.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    kinds = (nn.Linear, Conv1D)  # GPT-2's are the latter
+    frozen = list(layer_list(model))[:frozen_layers] if frozen_layers else []
+    left_out = {module for layer in frozen for module in layer.modules()} | {model.get_output_embeddings()}
+    return {name: m for name, m in model.named_modules() if isinstance(m, kinds) and m not in left_out}
+
+
 def parameters_by_block(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     """The parameters by depth: `embeddings`, `layer.0` … `layer.n-1`, `head`, every parameter once.
 

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from thriftune.errors import BadInput
 from thriftune.models.dropout import make_dropout_quick
-from thriftune.models.load import layer_list, load_decoder, load_tokenizer
+from thriftune.models.load import linear_layers, load_decoder, load_tokenizer
 from thriftune.models.prefix import freeze_first, still_prefix
 from thriftune.models.quiet import quiet_transformers
 from thriftune.models.reference import ModelFolder
@@ -107,12 +107,8 @@ class ChatTask:
 
     def _without_adapters(self, model: torch.nn.Module) -> list[str] | None:
         """The names of the linear layers inside the frozen first layers."""
-        from transformers.pytorch_utils import Conv1D
-
-        frozen = {module for layer in list(layer_list(model))[: self.frozen_layers] for module in layer.modules()}
-        linear = (torch.nn.Linear, Conv1D)  # GPT-2's are the latter
-        named = [name for name, m in model.named_modules() if m in frozen and isinstance(m, linear)]
-        return named or None
+        adapted = linear_layers(model, self.frozen_layers)
+        return [name for name in linear_layers(model) if name not in adapted] or None
 
     def prompt(self, messages: list[Message]) -> str:
         """The conversation as the model reads it, up to where its answer begins."""
