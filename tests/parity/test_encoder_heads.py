@@ -38,9 +38,7 @@ def test_several_labels_equal_transformers_multi_label_classification(bert, dtyp
     inputs = task._tokenizer(texts, padding=True, return_tensors="pt")
     wanted = torch.tensor([[float(label in json.loads(target)) for label in labels] for target in targets])
     assert 0 < wanted.mean() < 1 and (wanted.sum(dim=1) == 0).any(), "some texts have no label"
-    loss = model(
-        input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], labels=wanted.to(dtype)
-    ).loss
+    loss = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], labels=wanted.to(dtype)).loss
     loss.backward()
     assert_equal(ours, (loss.item(), flat_gradients(model)), dtype)
 

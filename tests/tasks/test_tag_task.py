@@ -20,9 +20,7 @@ from thriftune.tasks.tag import IGNORED, UNKNOWN, TagTask
 TAGS = ("B-x", "I-x", "O")
 # Letters, digits and marks of many scripts; blanks, control characters and accents alone, of which BERT reads nothing.
 WORDS = st.text(st.sampled_from("aAbe' -9é́日‍ \u200b\x00\n☃"), max_size=6)
-SENTENCES = st.lists(
-    st.lists(st.tuples(WORDS, st.sampled_from(TAGS)), min_size=1, max_size=12), min_size=1, max_size=5
-)
+SENTENCES = st.lists(st.lists(st.tuples(WORDS, st.sampled_from(TAGS)), min_size=1, max_size=12), min_size=1, max_size=5)
 
 
 def roberta_folder(folder: Path) -> Path:
@@ -53,7 +51,9 @@ def task(request, tmp_path_factory) -> TagTask:
 def frame_of(sentences) -> pl.DataFrame:
     tokens = [[word for word, _ in row] for row in sentences]
     targets = [json.dumps([tag for _, tag in row]) for row in sentences]
-    return pl.DataFrame({"tokens": tokens, "target": targets}, schema={"tokens": pl.List(pl.String), "target": pl.String})
+    return pl.DataFrame(
+        {"tokens": tokens, "target": targets}, schema={"tokens": pl.List(pl.String), "target": pl.String}
+    )
 
 
 @given(sentences=SENTENCES)
