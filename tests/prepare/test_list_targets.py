@@ -78,6 +78,17 @@ def test_classes_are_labels_and_tags_counted_once_a_row() -> None:
     assert prepare(sentences, "tag", PrepareOptions())[2]["labels"].keys() == {"B-a", "O"}
 
 
+def test_a_label_that_no_training_row_has_is_a_warning() -> None:
+    frame = texts(
+        [(f"t{n}", write_labels(["ab"[n % 2], f"rare {n}"] if n < 40 else ["ab"[n % 2]])) for n in range(300)]
+    )
+    assigned, _, report = prepare(frame, "multilabel", PrepareOptions())
+    outside = assigned.filter((pl.col(SIDE) != "train") & pl.col("target").str.contains("rare"))
+    assert len(outside) > 0, "some of the forty labels of one row each are not in train"
+    warned = [warning for warning in report["warnings"] if "no row to train on" in warning]
+    assert len(warned) == len(outside) and "(1 row)" in warned[0]
+
+
 def test_classes_of_each_form_of_target() -> None:
     targets = pl.Series("target", ['["b", "a"]', "[]", '["b", "b"]'])
     assert classes_of(targets, "multilabel").to_list() == [["a", "b"], [], ["b"]]

@@ -8,7 +8,15 @@ from decimal import Decimal
 from thriftune.events import Event
 from thriftune.report.wording import chosen, duration, metric_name, money, plain, predictor_name, score, spaced
 
-TELLING = ("f1_macro", "accuracy", "rougeL", "bleu", "exact_match", "perplexity")  # the figures that come first
+TELLING = (
+    "f1_span",
+    "f1_macro",
+    "accuracy",
+    "rougeL",
+    "bleu",
+    "exact_match",
+    "perplexity",
+)  # the figures that come first
 MANY_FIGURES = 2  # in one line
 
 
