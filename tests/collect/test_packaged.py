@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from thriftune.collect.packaged import main, write_packaged
+from thriftune.collect.packaged import DATA_SETS, main, write_packaged
+from thriftune.collect.supersenses import HEADINGS, regular_forms
 from thriftune.errors import BadInput
+from thriftune.metrics.tagging import spans
 
 RATED = {"movie": (10_605, 10_043), "amazon": (3_708, 2_943), "nyt": (5_190, 2_788), "tweets": (4_200, 3_362)}
 
@@ -90,6 +93,45 @@ def test_the_friendlier_sentence_is_chosen_and_both_are_of_one_review(tmp_path: 
         assert row["review"] in (ours.rpartition("_")[0], theirs.rpartition("_")[0])
 
 
+def test_facets_are_all_that_the_raters_tell_of_a_sentence(tmp_path: Path) -> None:
+    entry = write_packaged("facets", tmp_path / "facets.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "facets.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert entry.rows_in == sum(read for read, _ in RATED.values())
+    assert (entry.kept, len(rows), len({row["id"] for row in rows})) == (2_400, 2_400, 2_400)
+    domains = {"movie", "product", "news", "tweet"}
+    for row in rows:
+        assert len(domains & set(row["labels"])) == 1
+        assert not {"positive", "negative"} <= set(row["labels"])
+        assert "strong" not in row["labels"] or {"positive", "negative"} & set(row["labels"])
+    counts = Counter(label for row in rows for label in row["labels"])
+    assert {counts[domain] for domain in domains} == {600}
+    assert all(counts[label] > 200 for label in ("positive", "negative", "strong", "disputed"))
+    assert any(len(row["labels"]) == 1 for row in rows), "neither clear nor disputed"
+
+
+def test_supersenses_mark_the_verbs_of_wordnets_examples(tmp_path: Path) -> None:
+    entry = write_packaged("supersenses", tmp_path / "supersenses.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "supersenses.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert (entry.rows_in, entry.kept, len(rows)) == (12_576, 6_000, 6_000)
+    assert {"tokens": ["inhale", "the", "fresh", "mountain", "air"], "tags": ["B-body", *["O"] * 4]} in rows
+    assert len({tuple(row["tokens"]) for row in rows}) == len(rows)
+    kinds = Counter()
+    for row in rows:
+        assert len(row["tokens"]) == len(row["tags"])
+        marked = spans(row["tags"])
+        assert marked
+        assert all(tag.startswith("B-") for tag in row["tags"] if tag[2:] and tag[0] != "I")
+        kinds.update(kind for kind, _, _ in marked)
+    assert set(kinds) == set(HEADINGS)
+
+
+def test_regular_forms_of_verbs() -> None:
+    assert {"carry", "carries", "carried", "carrying"} == regular_forms("carry")
+    assert {"pushes", "goes", "plays", "making", "stopped"} <= set().union(
+        *map(regular_forms, ("push", "go", "play", "make", "stop"))
+    )
+
+
 def test_the_file_is_the_same_each_time_and_replaces_an_older_one(tmp_path: Path) -> None:
     write_packaged("tweets", tmp_path / "a" / "one.jsonl")
     (tmp_path / "two.jsonl").write_text("older")
@@ -113,3 +155,4 @@ def test_bad_arguments_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[st
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match="cannot be written"):
         write_packaged("tweets", tmp_path / "file" / "x.jsonl")
+    assert set(DATA_SETS) == {*RATED, *FORMS, "facets", "supersenses", "support"}

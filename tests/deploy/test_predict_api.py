@@ -8,6 +8,7 @@ from served import RELEASE, ByteClassifier, SlowClassifier, metric, serving
 from thriftune.deploy import serve as serve_module
 from thriftune.errors import BadInput
 from thriftune.tasks.base import Prediction, Request
+from thriftune.tasks.targets import write_labels, write_tags
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,66 @@ def test_concurrent_requests_share_batches_and_each_gets_its_own_answer():
         batches = metric(client, "thriftune_batch_size_count")
     assert answers == [pytest.approx(p.scores, abs=1e-6) for p in ByteClassifier().predict(texts)]
     assert batches < 32
+
+
+class Shouting:
+    """Tags words in capitals, and notes what it is asked."""
+
+    name = "capitals"
+
+    def __init__(self) -> None:
+        self.asked: list[Request] = []
+
+    def predict(self, requests):
+        self.asked += requests
+        return [Prediction(write_tags(["B-loud" if word.isupper() else "O" for word in words])) for words in requests]
+
+
+class Vowels:
+    """Labels a text with its vowels."""
+
+    name = "vowels"
+
+    def predict(self, requests):
+        found = [{vowel for vowel in "aeiou" if vowel in text} for text in requests]
+        return [Prediction(write_labels(labels), {v: float(v in labels) for v in "aeiou"}) for labels in found]
+
+
+def test_words_are_answered_with_their_tags():
+    tagger = Shouting()
+    with serving(tagger, task="tag", clean=lambda text: text.replace("&amp;", "&")) as client:
+        answer = client.post("/predict", json={"tokens": ["A", "&amp;", "b c"]}).json()
+        assert answer == {"tokens": ["A", "&", "b c"], "tags": ["B-loud", "O", "O"], "release": RELEASE}
+        assert client.post("/predict", json={"text": " one  TWO "}).json()["tags"] == ["O", "B-loud"]
+        several = client.post("/predict", json={"texts": ["A b", "c"]}).json()["predictions"]
+        assert several == [{"tokens": ["A", "b"], "tags": ["B-loud", "O"]}, {"tokens": ["c"], "tags": ["O"]}]
+    assert tagger.asked[0] == ["A", "&", "b c"]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"tokens": []}, "tokens is empty"),
+        ({"tokens": "a b"}, "tokens must be an array"),
+        ({"tokens": ["a", 3]}, "tokens[1] must be a string"),
+        ({"tokens": ["a", " "]}, "tokens[1] is empty"),
+        ({"tokens": ["a"], "text": "a"}, 'must have one of "tokens"'),
+        ({"words": ["a"]}, 'must have one of "tokens"'),
+        ({}, 'must have one of "tokens"'),
+    ],
+)
+def test_words_that_are_none_are_refused(body, said):
+    with serving(Shouting(), task="tag") as client:
+        answer = client.post("/predict", json=body)
+    assert answer.status_code == 400
+    assert said in answer.json()["error"]["message"]
+
+
+def test_a_text_is_answered_with_all_its_labels_and_none_is_an_answer():
+    with serving(Vowels(), task="multilabel") as client:
+        answer = client.post("/predict", json={"texts": ["a hue", "psst"]}).json()["predictions"]
+    assert [one["labels"] for one in answer] == [["a", "e", "u"], []]
+    assert answer[0]["scores"] == {"a": 1.0, "e": 1.0, "i": 0.0, "o": 0.0, "u": 1.0}
 
 
 BAD_BODIES = {

@@ -8,6 +8,7 @@ import polars as pl
 
 from thriftune.collect.turns import from_python
 from thriftune.prepare.keys import content_keys
+from thriftune.tasks.targets import write_tags
 
 
 def texts(rows: Sequence[tuple[str, str]], groups: Sequence[str | None] | None = None) -> pl.DataFrame:
@@ -23,6 +24,14 @@ def talks(rows: Sequence[tuple[str, str]], groups: Sequence[str | None] | None =
     return _corpus(len(rows), groups).with_columns(
         from_python([[{"role": "user", "content": prompt}] for prompt, _ in rows]),
         pl.Series("target", [answer for _, answer in rows], pl.String),
+    )
+
+
+def tagged(rows: Sequence[tuple[list[str], list[str]]], groups: Sequence[str | None] | None = None) -> pl.DataFrame:
+    """A corpus of (words, tags)."""
+    return _corpus(len(rows), groups).with_columns(
+        pl.Series("tokens", [words for words, _ in rows], pl.List(pl.String)),
+        pl.Series("target", [write_tags(tags) for _, tags in rows], pl.String),
     )
 
 

@@ -15,6 +15,7 @@ from thriftune.errors import BadInput
 from thriftune.metrics.classification import scores
 from thriftune.select.tfidf import TfidfPredictor, fit
 from thriftune.select.vectors import TOKEN, TfidfVectors
+from thriftune.tasks.targets import write_labels
 
 WORDS = ["good", "bad", "fine", "awful", "great", "poor", "it", "is", "not", "the", "film", "!", ":(", "don't"]
 
@@ -90,6 +91,26 @@ def test_one_label_or_no_validation_is_bad_input() -> None:
         fit(["x", "y"], ["a", "a"], ["x"], ["a"], [1.0])
     with pytest.raises(BadInput, match="no rows to choose"):
         fit(["x", "y"], ["a", "b"], [], [], [1.0])
+
+
+def test_several_labels_are_regressions_of_each_against_the_rest(tmp_path: Path) -> None:
+    texts, wanted = texts_of(200, ["a", "b", "c"], 0)
+    targets = [write_labels({mark for mark in "ab" if mark == label} | {"all"}) for label in wanted]
+    assert set(map(len, map(json.loads, targets))) == {1, 2}
+    fitted = fit(texts, targets, texts[:50], targets[:50], [3.0], several=True)
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=TOKEN)
+    rows = vectorizer.fit_transform(texts)
+    answers = fitted.predictor.predict(texts)
+    for label in "ab":
+        has = [label in json.loads(target) for target in targets]
+        expected = LogisticRegression(C=3.0, max_iter=300).fit(rows, has).predict_proba(rows)[:, 1]
+        np.testing.assert_allclose([answer.scores[label] for answer in answers], expected, atol=1e-9)
+    assert all("all" in json.loads(answer.output) for answer in answers)
+    assert all(json.loads(a.output) == sorted(x for x, p in a.scores.items() if p >= 0.5) for a in answers)
+    fitted.predictor.save(tmp_path)
+    assert TfidfPredictor.load(tmp_path).predict([*texts, "", "nothing known"]) == fitted.predictor.predict(
+        [*texts, "", "nothing known"]
+    )
 
 
 def test_texts_that_share_no_term_are_read_too() -> None:

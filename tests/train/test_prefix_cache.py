@@ -27,6 +27,9 @@ from thriftune.models.reference import resolve
 from thriftune.store import open_store
 from thriftune.tasks.chat import ChatTask, LoraShape
 from thriftune.tasks.classify import ClassifyTask
+from thriftune.tasks.multilabel import MultilabelTask
+from thriftune.tasks.tag import TagTask
+from thriftune.tasks.targets import write_labels, write_tags
 from thriftune.train.loop import Loop
 from thriftune.train.machine import Machine
 from thriftune.train.prefix_cache import STATES, Needs, open_or_build
@@ -38,6 +41,11 @@ STEPS = 12
 RECIPE = Recipe(epochs=4, rows_per_update=16, rate=1e-3)
 WORDS = 60
 SIZE = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64}
+HEADS = {
+    "classify": (ClassifyTask, ("no", "yes")),
+    "multilabel": (MultilabelTask, ("bad", "good")),
+    "tag": (TagTask, ("B-x", "O")),
+}
 FAMILIES = {
     "roberta": lambda: RobertaForMaskedLM(
         RobertaConfig(vocab_size=WORDS, max_position_embeddings=66, pad_token_id=0, **SIZE)
@@ -55,6 +63,17 @@ def frame(rows: int = 48) -> pl.DataFrame:
     return pl.DataFrame({"text": texts, "target": ["yes" if "good" in text else "no" for text in texts]})
 
 
+def labelled() -> pl.DataFrame:
+    targets = [write_labels({"good", "bad"} & set(text.split())) for text in frame()["text"]]
+    return frame().with_columns(target=pl.Series(targets))
+
+
+def tagged() -> pl.DataFrame:
+    words = [text.split() for text in frame()["text"]]
+    targets = [write_tags(["B-x" if word in ("good", "bad") else "O" for word in row]) for row in words]
+    return pl.DataFrame({"tokens": words, "target": targets})
+
+
 def conversations(rows: int = 32) -> pl.DataFrame:
     asked = [f"how do i mend lamp {number}?" for number in range(rows)]
     messages = [[{"role": "user", "content": text}] for text in asked]
@@ -66,6 +85,7 @@ def task_of(tmp_path):
     """A task by the family of its model and the number of frozen layers; dropout is on."""
 
     def made(family: str, frozen: int):
+        family, _, head = family.partition(" ")
         folder = tmp_path / family
         if family == "llama":
             if not folder.exists():
@@ -78,13 +98,14 @@ def task_of(tmp_path):
                 torch.manual_seed(0)
                 FAMILIES[family]().save_pretrained(folder)
                 tokenizer.save_pretrained(folder)
-        return ClassifyTask(resolve(str(folder)), ("no", "yes"), max_tokens=60, frozen_layers=frozen)
+        task, labels = HEADS[head or "classify"]
+        return task(resolve(str(folder)), labels, max_tokens=60, frozen_layers=frozen)
 
     return made
 
 
 def data_of(task):
-    return task.encode(conversations() if task.name == "chat" else frame())
+    return task.encode({"chat": conversations, "classify": frame, "multilabel": labelled, "tag": tagged}[task.name]())
 
 
 def loop_of(task, encoded, machine: Machine) -> Loop:
@@ -114,7 +135,18 @@ def trained_weights(loop: Loop) -> torch.Tensor:
 @pytest.mark.parametrize("micro_batch", [None, 64])
 @pytest.mark.parametrize(
     ("family", "frozen"),
-    [("bert", 1), ("bert", 2), ("roberta", 2), ("electra", 1), ("distilbert", 2), ("llama", 1)],
+    [
+        ("bert", 1),
+        ("bert", 2),
+        ("roberta", 2),
+        ("electra", 1),
+        ("distilbert", 2),
+        ("llama", 1),
+        ("bert multilabel", 2),
+        ("bert tag", 1),
+        ("electra tag", 2),
+        ("distilbert multilabel", 1),
+    ],
 )
 def test_training_from_the_cache_is_training_without_it(task_of, tmp_path, family, frozen, micro_batch):
     task = task_of(family, frozen)

@@ -8,8 +8,16 @@ from decimal import Decimal
 from thriftune.events import Event
 from thriftune.report.wording import chosen, duration, metric_name, money, plain, predictor_name, score, spaced
 
-# the figures that come first
-TELLING = ("f1_macro", "accuracy", "rougeL", "bleu", "exact_match", "preference_accuracy", "perplexity")
+TELLING = (
+    "f1_span",
+    "f1_macro",
+    "accuracy",
+    "rougeL",
+    "bleu",
+    "exact_match",
+    "preference_accuracy",
+    "perplexity",
+)  # the figures that come first
 MANY_FIGURES = 2  # in one line
 
 

@@ -5,7 +5,7 @@ set NAME and writes the file OUT.
 
 `movie`, `amazon`, `nyt` and `tweets` are the sentences that people rated from −4 to 4 for Hutto and Gilbert,
 "VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media Text", ICWSM 2014. A sentence whose mean
-rating is above 0.5 is positive, below −0.5 negative; those between are neither, and are left out. `facets` is 750
+rating is above 0.5 is positive, below −0.5 negative; those between are neither, and are left out. `facets` is 600
 sentences of each of these four, with all that can be said of them as labels: where they are from, which way they lean,
 whether strongly, and whether the raters were at odds. `supersenses` is sentences in which WordNet shows the meanings
 of verbs, with the verb marked (`supersenses.py`). `support` is
@@ -51,7 +51,7 @@ DISPUTED_DEVIATION = 1.1
 """From which standard deviation of its raters a sentence counts as disputed: a seventh of the sentences do."""
 DOMAINS = {"movieReviewSnippets": "movie", "amazonReviewSnippets": "product", "nytEditorialSnippets": "news",
            "tweets": "tweet"}  # fmt: skip
-FACET_ROWS = 750  # of each domain
+FACET_ROWS = 600  # of each domain
 SENTENCES = 6_000  # with marked verbs
 MARK = "\u00ef\u00bb\u00bf"  # UTF-8's byte order mark, as Latin-1 reads it
 

@@ -158,14 +158,18 @@ def prepare(frame: pl.DataFrame, task: str, options: PrepareOptions) -> tuple[pl
     conflicting = line.drop("conflicts", conflicts(line.frame, options.conflicts))
     assigned = split.assign(line.frame, options.proportions)
     classes = classes_of(assigned["target"], task) if kind_of(task).classes else None
-    split.check(assigned, options.proportions, classes, where)
+    whole = kind_of(task).target == "whole"
+    split.check(assigned, options.proportions, classes if whole else None, where)
     balances = split.balance(assigned, options.proportions, classes)
     report = {
         **_report(assigned, classes),
         "duplicates": sum(repeated.reasons.values()),
         "conflicts": {"notes": list(conflicting.notes), "examples": list(conflicting.examples)},
         "balance": [asdict(each) | {"holds": each.holds} for each in balances],
-        "warnings": [_unbalanced(each) for each in balances if not each.holds],
+        "warnings": [
+            *([] if whole or classes is None else map(_unlearnt, split.unseen(assigned, classes))),
+            *(_unbalanced(each) for each in balances if not each.holds),
+        ],
     }
     shares = ", ".join(f"{side} {count}" for side, count in report["rows"].items())
     line.entries.append(LedgerEntry("split", len(assigned), len(assigned), notes=(shares, *report["warnings"])))
@@ -210,6 +214,10 @@ def _report(assigned: pl.DataFrame, classes: pl.Series | None) -> dict[str, Any]
 def _quantiles(lengths: pl.Series) -> dict[str, float | None]:
     named = {f"p{100 * level:.0f}": lengths.quantile(level, "linear") for level in QUANTILES}
     return named | {"max": lengths.quantile(1.0)}
+
+
+def _unlearnt(label: str) -> str:
+    return f"no row to train on has {label}: it will not be learnt, and counts as missed"
 
 
 def _unbalanced(each: Any) -> str:

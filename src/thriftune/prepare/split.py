@@ -146,22 +146,23 @@ def check(assigned: pl.DataFrame, proportions: Proportions, classes: pl.Series |
         )
     if classes is None:
         return
-    in_train = (
-        by_class(assigned, classes)
-        .group_by("label")
-        .agg((pl.col(SIDE) == "train").sum().alias("train"), pl.len().alias("rows"))
-    )
-    unseen = in_train.filter(pl.col("train") == 0).sort("label")
-    if len(unseen):
-        shown = ", ".join(f"{label!r} ({rows} row{'' if rows == 1 else 's'})" for label, _, rows in unseen.rows()[:10])
+    lost = unseen(assigned, classes)
+    if lost:
         raise BadInput(
-            what=f"{len(unseen)} of {len(in_train)} classes have no row to train on",
+            what=f"{len(lost)} of {classes.explode().n_unique()} classes have no row to train on",
             where=where,
-            found=shown + (", …" if len(unseen) > 10 else ""),
+            found=", ".join(lost[:10]) + (", …" if len(lost) > 10 else ""),
             expected=f"at least {rows_needed(shares['train'])} different texts of each class, which put one into train"
             f" with {SURE:.0%} certainty",
             way_out="add rows of these classes, join them with others, or leave them out",
         )
+
+
+def unseen(assigned: pl.DataFrame, classes: pl.Series) -> list[str]:
+    """The classes of which no row falls to train, with the number of their rows, in words."""
+    counts = by_class(assigned, classes).group_by("label").agg((pl.col(SIDE) == "train").any(), pl.len().alias("rows"))
+    lost = counts.filter(~pl.col(SIDE)).sort("label").select("label", "rows").rows()
+    return [f"{label!r} ({rows} row{'' if rows == 1 else 's'})" for label, rows in lost]
 
 
 def rows_needed(share: float) -> int:
