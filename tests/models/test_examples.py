@@ -14,10 +14,21 @@ from thriftune.project.project import Project
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-@pytest.mark.parametrize(
-    ("example", "task"),
-    [("sentiment", "classify"), ("support-bot", "chat"), ("facets", "multilabel"), ("supersenses", "tag")],
-)
+TASKS = {
+    "sentiment": "classify",
+    "domains": "classify",
+    "facets": "multilabel",
+    "supersenses": "tag",
+    "support-bot": "chat",
+    "definitions": "chat",
+    "ukrainian": "chat",
+    "translation": "chat",
+    "editorials": "pretrain",
+    "tone": "prefer",
+}
+
+
+@pytest.mark.parametrize(("example", "task"), TASKS.items())
 def test_the_project_file_loads_with_its_data(example: str, task: str, tmp_path: Path) -> None:
     page = (EXAMPLES / example / "README.md").read_text(encoding="utf-8")
     name, out = re.search(r"thriftune\.collect\.packaged (\S+) (\S+)", page).groups()  # type: ignore[union-attr]

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import polars as pl
 import pytest
 import torch
 
@@ -61,3 +62,12 @@ def test_a_saved_model_answers_as_it_did(task: ChatTask, tmp_path: Path) -> None
     before = task.predictor(model, "tuned").predict(questions)
     assert [a.output for a in task.predictor(loaded, "tuned").predict(questions)] == [a.output for a in before]
     assert before != task.untuned().predict(questions)
+
+
+def test_a_conversation_with_a_system_turn_counts_its_last_answer_only(task: ChatTask) -> None:
+    turns = [("system", "be brief"), ("user", "why"), ("assistant", "it is slow"), ("user", "how slow")]
+    messages = [{"role": role, "content": content} for role, content in turns]
+    encoded = task.encode(pl.DataFrame({"messages": [messages], "target": ["very"]}))
+    read = task._tokenizer.decode(encoded.tokens)
+    assert read == "system: be brief\nuser: why\nassistant: it is slow</s>\nuser: how slow\nassistant: very</s>"
+    assert task._tokenizer.decode(encoded.tokens[encoded.labels != -100]) == "very</s>"
