@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,6 +97,23 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT) and mallopt(M_TRIM_THRESHOLD, LARGEST_KEPT))
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory could not be had, on an accelerator or on the machine."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or any(
+        words in said for words in ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
+    )
+
+
+def give_back_freed_memory() -> None:
+    """Let the kernel have what was freed and kept (`keep_freed_memory`)."""
+    gc.collect()
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):
+        return
 
 
 def usable_bytes() -> int:

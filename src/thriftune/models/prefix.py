@@ -7,7 +7,7 @@ evaluation mode, which is how a frozen prefix runs here in any case.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -64,22 +64,34 @@ def freeze_first(model: nn.Module, layers: int) -> None:
             parameter.requires_grad = False
 
 
-def still_prefix(model: nn.Module) -> None:
-    """Let the frozen prefix run as in evaluation mode, whatever mode the model is in: nothing in it is dropped."""
+def still_prefix(model: nn.Module) -> list[tuple[nn.Module, str, float]]:
+    """Let the frozen prefix run as in evaluation mode, whatever mode the model is in: nothing in it is dropped.
+
+    Returns:
+        Modules, the attributes that were set to 0, and what they were: for `restore_dropout`.
+    """
     depth = frozen_depth(model)
+    stilled: list[tuple[nn.Module, str, float]] = []
     if depth == 0:
-        return
+        return stilled
     layers = layer_list(model)
     trained = {module for layer in list(layers)[depth:] for module in layer.modules()}
     after = _after_the_layers(model)
     for module in model.modules():
         if module in trained or module in after:
             continue
-        if isinstance(module, nn.Dropout | QuickDropout):
-            module.p = 0.0
-        for rate in ("attention_dropout", "dropout"):  # of families that keep their attention's rate as a number
+        own = ("p",) if isinstance(module, nn.Dropout | QuickDropout) else ()
+        for rate in (*own, "attention_dropout", "dropout"):  # some families keep their attention's rate as a number
             if isinstance(getattr(module, rate, None), float):
+                stilled.append((module, rate, getattr(module, rate)))
                 setattr(module, rate, 0.0)
+    return stilled
+
+
+def restore_dropout(stilled: list[tuple[nn.Module, str, float]]) -> None:
+    """Give modules back the dropout rates that `still_prefix` took from them."""
+    for module, name, rate in stilled:
+        setattr(module, name, rate)
 
 
 def _after_the_layers(model: nn.Module) -> set[nn.Module]:
@@ -113,16 +125,17 @@ class Prefix:
             raise ValueError("the model has a prefix already")
         self.depth = depth
         self._given: torch.Tensor | None = None
+        self._given_depth = depth
         self._layers = list(layers)[:depth]
         self._in_tuples = False  # whether the layers of this family answer with a tuple
         for number, layer in enumerate(self._layers):
-            layer.forward = self._passed_by(layer.forward, last=number == depth - 1)
+            layer.forward = self._passed_by(layer.forward, number)
 
-    def _passed_by(self, forward: Forward, last: bool) -> Forward:
+    def _passed_by(self, forward: Forward, number: int) -> Forward:
         def passing(hidden_states: torch.Tensor, *arguments: Any, **options: Any) -> Any:
-            if self._given is None:
+            if self._given is None or number >= self._given_depth:
                 return forward(hidden_states, *arguments, **options)
-            answer = self._given if last else hidden_states
+            answer = self._given if number == self._given_depth - 1 else hidden_states
             return (answer,) if self._in_tuples else answer
 
         return passing
@@ -133,29 +146,48 @@ class Prefix:
             del layer.forward
 
     @contextmanager
-    def given(self, states: torch.Tensor) -> Iterator[None]:
-        """Inside, the model takes `states` (rows, tokens, width) for what its prefix answers."""
-        self._given = states
+    def given(self, states: torch.Tensor, depth: int | None = None) -> Iterator[None]:
+        """Inside, the model takes `states` (rows, tokens, width) for what its first layers answer.
+
+        Args:
+            states: what they answer.
+            depth: how many layers, by default all of the prefix.
+        """
+        self._given, self._given_depth = states, self.depth if depth is None else depth
         try:
             yield
         finally:
             self._given = None
 
-    @torch.no_grad()
     def answer(self, run: Callable[[], object]) -> torch.Tensor:
         """(rows, tokens, width): what the prefix answers while `run` runs the model, which is left off after it."""
-        found: list[torch.Tensor] = []
+        return self.answers(run, [self.depth])[0]
 
-        def note(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            self._in_tuples = isinstance(output, tuple)
-            found.append(output[0] if self._in_tuples else output)
-            raise _Reached
+    @torch.no_grad()
+    def answers(self, run: Callable[[], object], depths: Sequence[int]) -> list[torch.Tensor]:
+        """What the first layers answer at each of these depths, in one pass.
 
-        hook = self._layers[-1].register_forward_hook(note)
+        Args:
+            run: runs the model, which is left off after the deepest.
+            depths: numbers of layers, at most that of the prefix.
+        """
+        found: dict[int, torch.Tensor] = {}
+
+        def note(depth: int) -> Callable[..., None]:
+            def taken(_module: nn.Module, _inputs: Any, output: Any) -> None:
+                self._in_tuples = isinstance(output, tuple)
+                found[depth] = output[0] if self._in_tuples else output
+                if depth == max(depths):
+                    raise _Reached
+
+            return taken
+
+        hooks = [self._layers[depth - 1].register_forward_hook(note(depth)) for depth in depths]
         try:
             run()
         except _Reached:
-            return found[0]
+            return [found[depth] for depth in depths]
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
         raise RuntimeError("the model ran without its prefix")

@@ -61,6 +61,7 @@ class Encoded:
         weights: (rows,) float64, what each row counts in the loss's denominator (1 a row, or its counted tokens).
         cut_tokens: how many tokens were cut because a row was longer than the model reads.
         cut_rows: how many rows were cut.
+        ids: the rows' names in the corpus, where known.
     """
 
     tokens: NDArray[np.int32]
@@ -69,6 +70,7 @@ class Encoded:
     weights: NDArray[np.float64]
     cut_tokens: int = 0
     cut_rows: int = 0
+    ids: tuple[str, ...] | None = None
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:

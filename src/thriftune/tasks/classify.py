@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from thriftune.metrics import classification
+from thriftune.models.adapters import LoraShape, with_adapters
 from thriftune.models.dropout import make_dropout_quick
 from thriftune.models.first_token import read_first_token_only
 from thriftune.models.load import load_encoder, load_encoder_classifier, load_tokenizer
@@ -39,6 +41,8 @@ class ClassifyTask:
         label_smoothing: 0…1, as in Szegedy et al., "Rethinking the Inception Architecture", 2016.
         frozen_layers: how many of the first layers (and with them the embeddings) stay as they are.
         head_only: freeze the whole encoder.
+        lora: adapters on the encoder's linear layers, or None to train its own weights.
+        class_weights: what a row of each label counts, in the order of `labels`; None for 1.
     """
 
     model: ModelFolder
@@ -49,6 +53,8 @@ class ClassifyTask:
     label_smoothing: float = 0.0
     frozen_layers: int = 0
     head_only: bool = False
+    lora: LoraShape | None = None
+    class_weights: tuple[float, ...] | None = None
 
     name = "classify"
 
@@ -67,13 +73,18 @@ class ClassifyTask:
             freeze_body(model)
         else:
             freeze_first(model, self.frozen_layers)
+        if self.lora is not None:
+            model = with_adapters(model, self.lora, "SEQ_CLS", self.frozen_layers, fresh_modules(model))
         still_prefix(model)
         return model
 
     def encode(self, frame: pl.DataFrame) -> Encoded:
         tokens, offsets, cut_tokens, cut_rows = self._tokens(frame["text"].to_list())
         labels = np.array([self._index.get(label, -1) for label in frame["target"]], dtype=np.int64)
-        return Encoded(tokens, offsets, labels, np.ones(len(frame)), cut_tokens, cut_rows)
+        weights = np.ones(len(frame))
+        if self.class_weights is not None:
+            weights = np.where(labels >= 0, np.array(self.class_weights)[labels], 1.0)
+        return Encoded(tokens, offsets, labels, weights, cut_tokens, cut_rows)
 
     def _tokens(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64], int, int]:
         # Truncation is left to the tokenizer, which keeps the closing special token; what it cut is counted.
@@ -98,9 +109,11 @@ class ClassifyTask:
 
     def loss(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        logits = logits.float() if logits.dtype != torch.float64 else logits
         return functional.cross_entropy(
-            logits.float() if logits.dtype != torch.float64 else logits,
+            logits,
             batch["labels"],
+            weight=None if self.class_weights is None else logits.new_tensor(self.class_weights),
             reduction="sum",
             label_smoothing=self.label_smoothing,
         )
@@ -117,8 +130,9 @@ class ClassifyTask:
         return {"loss": loss} | scores
 
     def save(self, model: torch.nn.Module, folder: Path) -> None:
+        whole = model if self.lora is None else cast(Any, deepcopy(model)).merge_and_unload()
         with quiet_transformers():
-            cast(Any, model).save_pretrained(folder)
+            cast(Any, whole).save_pretrained(folder)
         self._tokenizer.save_pretrained(folder)
         (folder / TASK_FILE).write_text(json.dumps(self.describe(), indent=1))
 
@@ -151,7 +165,17 @@ class ClassifyTask:
             "label_smoothing": self.label_smoothing,
             "frozen_layers": self.frozen_layers,
             "head_only": self.head_only,
+            "lora": None if self.lora is None else vars(self.lora),
+            "class_weights": None if self.class_weights is None else list(self.class_weights),
         }
+
+
+def fresh_modules(model: torch.nn.Module) -> list[str]:
+    """The names of the modules that no pre-training has trained for this: the head, and the pooler under it."""
+    body = str(model.base_model_prefix)
+    names = [name for name, part in model.named_children() if name != body and any(True for _ in part.parameters())]
+    pooler = getattr(getattr(model, body), "pooler", None)
+    return names + (["pooler"] if isinstance(pooler, torch.nn.Module) else [])
 
 
 def freeze_body(model: torch.nn.Module) -> None:

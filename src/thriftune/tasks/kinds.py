@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 TaskName = Literal["classify", "chat"]
-Method = Literal["full", "lora", "head"]
+Method = Literal["full", "lora", "dora", "qlora", "head"]
 BaselineName = Literal["majority", "tfidf", "retrieval", "untuned"]
 
 
@@ -64,7 +64,7 @@ KINDS: dict[TaskName, Kind] = {
         about="one label a text",
         model="encoder",
         default_model=MINILM,
-        methods=("full", "head"),
+        methods=("full", "head", "lora", "dora"),
         content="text",
         classes=True,
         generates=False,
@@ -93,7 +93,7 @@ KINDS: dict[TaskName, Kind] = {
         about="an answer to a conversation",
         model="decoder",
         default_model=SMOLLM2,
-        methods=("lora", "full"),
+        methods=("lora", "full", "dora", "qlora"),
         content="messages",
         classes=False,
         generates=True,

@@ -41,7 +41,8 @@ def _classify(folder: Path, about: dict[str, Any]) -> Task:
 
 
 def _chat(folder: Path, about: dict[str, Any]) -> Task:
-    from thriftune.tasks.chat import ChatTask, LoraShape
+    from thriftune.models.adapters import LoraShape
+    from thriftune.tasks.chat import ChatTask
 
     if about["lora"] is None:
         return ChatTask(resolve(str(folder)), lora=None, **_chat_settings(about))

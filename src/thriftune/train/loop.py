@@ -10,19 +10,19 @@ import math
 import time
 from collections import deque
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from statistics import median
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from thriftune.errors import BadInput, Interrupted, OutOfBudget
+from thriftune.errors import Interrupted, OutOfBudget
 from thriftune.faults import crash_point
-from thriftune.memory import keep_freed_memory
+from thriftune.memory import give_back_freed_memory, keep_freed_memory, ran_out_of_memory
 from thriftune.tasks.base import Encoded, Task
 from thriftune.tasks.batches import micro_batches, padded_tokens
 from thriftune.train.batches import mean_update_tokens, plan_epoch, updates_per_epoch
+from thriftune.train.best import Best
 from thriftune.train.checkpoint import (
     Checkpoint,
     load_latest,
@@ -33,31 +33,27 @@ from thriftune.train.checkpoint import (
     trained_state,
 )
 from thriftune.train.costs import UPPER_FACTOR, UPPER_FLOOR, Costs
+from thriftune.train.ema import Average
 from thriftune.train.machine import Machine
-from thriftune.train.optimizer import adamw
+from thriftune.train.mishaps import checked_loss, half_of
+from thriftune.train.optimizer import adamw, set_rates
 from thriftune.train.prefix_cache import PrefixCache
 from thriftune.train.recipe import Recipe
+from thriftune.train.scaling import LossScaling
 from thriftune.train.schedule import Pace, rate_factor
 from thriftune.train.supervision import Outcome, Supervision
+from thriftune.train.unfreezing import Unfreezing
 
 BLOCK_SECONDS = 0.5  # steps are reserved and metered in blocks of about this long
 PROBE_WEIGHT = 8  # how many of the loop's own steps the probe counts for: one odd step is not a new speed
-
-
-@dataclass
-class _Best:
-    step: int = -1
-    figures: dict[str, float] = field(default_factory=dict)
-    state: dict[str, torch.Tensor] = field(default_factory=dict)
-    stale: int = 0  # validations since the last gain
 
 
 class Loop:
     """Training as a state that goes forward step by step.
 
     Raises (from `run`):
-        BadInput: the loss is no longer a number; the message names the rows of the update, and the last good
-            checkpoint stays.
+        BadInput: the loss is no longer a number, and the message names the rows of the update; or the memory does not
+            hold one row's training. The last good checkpoint stays.
         Interrupted: the user asked to stop; a checkpoint has been written.
     """
 
@@ -75,18 +71,23 @@ class Loop:
         self.task, self.train, self.validation = task, train, validation
         self.recipe, self.machine, self.watch = recipe, machine, supervision
         self.model = model.to(machine.device).train()
+        self.unfreezing = Unfreezing(self.model, recipe.phases)
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = adamw(self.model, recipe.rate, recipe.weight_decay)
+        self.optimizer = self._optimizer()
+        self.scaling = LossScaling(machine.precision, machine.device)
+        self.average = Average(recipe.ema)
         self.epoch_updates = updates_per_epoch(len(train), recipe.rows_per_update)
         self.full_steps = recipe.epochs * self.epoch_updates
         self.step_tokens = mean_update_tokens(train.lengths, recipe.rows_per_update, recipe.seed)
 
-        self.prefix_cache: PrefixCache | None = None  # the states of `train` under the frozen first layers
+        self.kept: dict[int, PrefixCache] = {}  # the states of `train` under the frozen first layers, by depth
+        self.prefix_cache: PrefixCache | None = None  # those that are used now
+        self.micro_batch_tokens = machine.micro_batch_tokens
         self.step = 0
         self.checkpoint_upper = math.inf  # seconds to reserve for one: the probe's, then the slowest so far
         self.validated = -1  # the step of the latest validation
         self.pace = Pace(planned=self.full_steps)
-        self.best = _Best()
+        self.best = Best()
         self.ending = ""  # why the end was brought forward, if it was
         self.recent: deque[float] = deque(maxlen=40)  # seconds per padded token of the latest steps
         self.padded = self.real = 0  # tokens computed, and those that were no padding
@@ -129,30 +130,57 @@ class Loop:
         step draws the same dropout masks.
         """
         rows = self.rows_of(step)
-        parts = micro_batches(self.train.lengths, rows, self.machine.micro_batch_tokens)
-        weight = max(float(self.train.weights[rows].sum()), 1.0)
-        torch.manual_seed(hash((self.recipe.seed, step)) & 0x7FFF_FFFF)
-        total = torch.zeros((), device=self.machine.device)
-        for part in parts:
-            batch = {name: t.to(self.machine.device) for name, t in self.task.batch(self.train, part).items()}
-            states = nullcontext() if self.prefix_cache is None else self.prefix_cache.given(part, batch)
-            with states, self.machine.autocast():
-                loss = self.task.loss(self.model, batch) / weight
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
-        torch.nn.utils.clip_grad_norm_(self.trained, self.recipe.clip_norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(step)
-        self.optimizer.step()
+        parts, total = self._gradients(step, rows)
+        set_rates(self.optimizer, self.rate(step), self.pace.progress(step + 0.5), self.recipe.thaw)
+        if self.scaling.step(self.optimizer, self.trained, self.recipe.clip_norm):
+            self.average.follow(self.model)
+        elif self.watch is not None:
+            self.watch.events.buffer("training.overflow", step=step + 1, scale=self.scaling.scale)
         self.optimizer.zero_grad(set_to_none=True)
         self.padded += padded_tokens(self.train.lengths, parts)
         self.real += int(self.train.lengths[rows].sum())
         return total
 
+    def _gradients(self, step: int, rows: NDArray[np.int64]) -> tuple[list[NDArray[np.int64]], torch.Tensor]:
+        """Add up the gradients of an update: its micro-batches and its mean loss.
+
+        Where the memory does not hold them, the update is begun again in micro-batches of half the size.
+        """
+        weight = float(self.train.weights[rows].sum()) or 1.0
+        while True:
+            parts = micro_batches(self.train.lengths, rows, self.micro_batch_tokens)
+            torch.manual_seed(hash((self.recipe.seed, step)) & 0x7FFF_FFFF)
+            total = torch.zeros((), device=self.machine.device)
+            try:
+                for part in parts:
+                    total += self._part(part, weight)
+                return parts, total
+            except (MemoryError, RuntimeError) as error:
+                if not ran_out_of_memory(error):
+                    raise
+            self.optimizer.zero_grad(set_to_none=True)
+            self._halve(parts)
+
+    def _part(self, part: NDArray[np.int64], weight: float) -> torch.Tensor:
+        """The loss of one micro-batch, its gradients added to those that are there."""
+        batch = {name: t.to(self.machine.device) for name, t in self.task.batch(self.train, part).items()}
+        states = nullcontext() if self.prefix_cache is None else self.prefix_cache.given(part, batch)
+        with states, self.machine.autocast():
+            loss = self.task.loss(self.model, batch) / weight
+        self.scaling.backward(loss)
+        return loss.detach()
+
+    def _halve(self, parts: list[NDArray[np.int64]]) -> None:
+        """Cut updates into smaller micro-batches from here on; the updates themselves stay as they are."""
+        tokens = half_of(self.train.lengths, parts)
+        because = f"the memory does not hold micro-batches of {2 * tokens} tokens"
+        self.micro_batch_tokens = self.watch.decisions.revise("micro_batch_tokens", tokens, because, self.step)
+        give_back_freed_memory()
+
     def rate(self, step: int) -> float:
         """The learning rate of the update that follows `step` done ones, taken at the update's middle."""
         progress = self.pace.progress(step + 0.5)
-        return self.recipe.rate * rate_factor(progress, self.recipe.warmup, self.recipe.decay)
+        return self.recipe.rate * self.unfreezing.rate * rate_factor(progress, self.recipe.warmup, self.recipe.decay)
 
     def rows_of(self, step: int) -> NDArray[np.int64]:
         """The row ids of one update."""
@@ -169,9 +197,10 @@ class Loop:
         step, planned = self.step, self.pace.planned
         change = self.watch.decisions.recorded("planned_steps", step) if step else None
         if change is None and self.watch.governor is not None and step >= self.watch.reached and step > 0:
-            proposal = self.watch.governor.review(step, planned, self.step_seconds())
+            seconds = self.step_seconds() * self.unfreezing.ahead(self.pace.progress(step))
+            proposal = self.watch.governor.review(step, planned, seconds)
             if proposal is not None and not (self.ending and proposal > planned):
-                because = f"{self.step_seconds():.3f} s a step leaves room for {proposal} of {self.full_steps} steps"
+                because = f"{seconds:.3f} s a step leaves room for {proposal} of {self.full_steps} steps"
                 change = self.watch.decisions.take("planned_steps", lambda: (proposal, because), step)
         if change is not None and change != planned:
             if change <= step:
@@ -181,7 +210,33 @@ class Loop:
         stop = self.watch.decisions.recorded("stop", step)
         if stop is not None:
             self.ending = stop
+        self.micro_batch_tokens = self.watch.decisions.recorded("micro_batch_tokens", step) or self.micro_batch_tokens
+        self._unfreeze()
         return stop is None
+
+    def _unfreeze(self) -> None:
+        """Begin the phase that is due, if it is another than the one that holds."""
+        progress = self.pace.progress(self.step)
+        due = self.unfreezing.due(progress)
+        if due != self.unfreezing.number:
+            frozen, because = self.unfreezing.phases[due].frozen, f"progress is {progress:.3f}"
+            self.enter(self.watch.decisions.take("phase", lambda: (due, f"{because}: {frozen} frozen"), self.step))
+
+    def enter(self, phase: int) -> None:
+        """Train what a phase trains. The moments that are there stay; those of newly freed layers are fresh."""
+        slower = self.unfreezing.begin(phase)
+        self.recent = deque((seconds * slower for seconds in self.recent), self.recent.maxlen)
+        self.trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = self._optimizer(before=self.optimizer)
+        if self.kept:
+            self.prefix_cache = self.kept.get(self.unfreezing.frozen)
+        if self.best.state:  # what was frozen when the best was found is still as it was then
+            self.best.state = trained_state(self.model) | self.best.state
+            self.best.stale = 0
+
+    def _optimizer(self, before: torch.optim.Optimizer | None = None) -> torch.optim.AdamW:
+        recipe, freed_at = self.recipe, self.unfreezing.freed_at
+        return adamw(self.model, recipe.rate, recipe.weight_decay, recipe.layer_decay, freed_at, before)
 
     def _block(self, validate_every: int) -> None:
         """Some steps, reserved before and metered after: about half a second's, up to the next thing to do."""
@@ -193,7 +248,7 @@ class Loop:
         losses: list[tuple[int, torch.Tensor]] = []
         block_began = time.monotonic()
         with self.watch.unit("steps", upper):
-            while self.step < end:
+            while self.step < end and self.unfreezing.due(self.pace.progress(self.step)) == self.unfreezing.number:
                 began, padded = time.monotonic(), self.padded
                 losses.append((self.step, self.update(self.step)))
                 self.step += 1
@@ -236,16 +291,7 @@ class Loop:
         return UPPER_FACTOR * max(self.recent) * len(rows) * int(self.train.lengths[rows].max())
 
     def _finite(self, step: int, loss: torch.Tensor) -> float:
-        self.loss = loss.item()
-        if not math.isfinite(self.loss):
-            rows = self.rows_of(step).tolist()
-            raise BadInput(
-                "the training loss is no longer a number",
-                where=f"update {step + 1}, training rows {rows[:8]}{' …' if len(rows) > 8 else ''}",
-                found=f"loss {self.loss}",
-                expected="a finite loss",
-                way_out=f"lower train.learning_rate (now {self.recipe.rate}); the last checkpoint is kept",
-            )
+        self.loss = checked_loss(loss.item(), step, self.train, self.rows_of(step), self.recipe.rate)
         return self.loss
 
     def _ended_here(self) -> bool:
@@ -258,12 +304,12 @@ class Loop:
     # validation and checkpoints
 
     def _validate(self, upper_seconds: float) -> None:
-        with self.watch.unit("validation", upper_seconds), self.machine.autocast():
+        with self.watch.unit("validation", upper_seconds), self.machine.autocast(), self.average.shown(self.model):
             figures = self.task.validate(self.model, self.validation, self.machine.read_batch_tokens)
         self.validated = self.step
-        gained = not self.best.state or self._gain(figures, self.best.figures) > self.recipe.min_gain
+        gained = self.best.beaten_by(figures, self.recipe)
         if gained:
-            self.best = _Best(self.step, figures, trained_state(self.model))
+            self.best = Best(self.step, figures, self._weights())
         else:
             self.best.stale += 1
         self.watch.events.emit(
@@ -273,8 +319,14 @@ class Loop:
             metrics={name: value for name, value in figures.items() if name != "loss"},
             best=gained,
         )
-        if self.best.stale >= self.recipe.patience and not self.ending and self.step < self.pace.planned:
+        spent = self.best.stale >= self.recipe.patience and self.unfreezing.is_last
+        if spent and not self.ending and self.step < self.pace.planned:
             self._end_early()
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        """Copies of the trained parameters as they are kept: their average where there is one."""
+        with self.average.shown(self.model):
+            return trained_state(self.model)
 
     def _validate_last(self, upper_seconds: float) -> None:
         """Validate the final weights, or, where even that is not paid for, keep the best or the last unvalidated."""
@@ -286,13 +338,7 @@ class Loop:
                 because = refusal.what
                 self.watch.decisions.take("final_validation", lambda: ("skipped", because), self.step)
         if not self.best.state:
-            self.best = _Best(self.step, {}, trained_state(self.model))
-
-    def _gain(self, figures: dict[str, float], before: dict[str, float]) -> float:
-        """How much better the watched figure is; equal figures are told apart by the loss."""
-        name = self.recipe.watch
-        gain = figures[name] - before[name] if self.recipe.higher_is_better else before[name] - figures[name]
-        return gain if gain != 0 else min(before["loss"] - figures["loss"], 1e-12)
+            self.best = Best(self.step, {}, self._weights())
 
     def _end_early(self) -> None:
         """Patience is spent: decay the rate to its end over a few more steps instead of stopping abruptly."""
@@ -323,6 +369,10 @@ class Loop:
             "padded": self.padded,
             "real": self.real,
             "loss": self.loss,
+            "phase": self.unfreezing.number,
+            "micro_batch_tokens": self.micro_batch_tokens,
+            "scaling": self.scaling.state(),
+            "averaged": self.average.updates,
         }
         save_checkpoint(
             self.watch.checkpoints,
@@ -332,6 +382,7 @@ class Loop:
                 optimizer_state(self.model, self.optimizer),
                 self.best.state,
                 progress,
+                self.average.weights,
             ),
         )
         self._saved_at = time.monotonic()
@@ -344,13 +395,18 @@ class Loop:
         if found is None:
             planned = self.watch.decisions.recorded("planned_steps", 0)
             self.pace = Pace(planned=self.full_steps if planned is None else min(planned, self.full_steps))
+            self.enter(0)
             return
+        self.enter(found.progress["phase"])
         load_trained(self.model, found.weights)
         load_optimizer(self.model, self.optimizer, found.moments)
         self.step = found.step
         self.pace = Pace(*found.progress["pace"])
         step, figures, stale = found.progress["best"]
-        self.best = _Best(step, figures, found.best, stale)
+        self.best = Best(step, figures, found.best, stale)
+        self.average.weights, self.average.updates = found.average, found.progress["averaged"]
+        self.scaling.load(found.progress["scaling"])
+        self.micro_batch_tokens = found.progress["micro_batch_tokens"]
         self.ending = found.progress["ending"]
         self.full_steps = found.progress["full_steps"]
         self.validated = found.progress["validated"]
