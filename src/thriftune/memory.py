@@ -121,14 +121,35 @@ def usable_bytes() -> int:
     import psutil
 
     free = int(psutil.virtual_memory().available)
+    limit = _container_limit()
+    return free if limit is None else min(free, max(0, limit - resident_bytes()))
+
+
+def limit_bytes() -> int:
+    """The most bytes of this process that may be resident: the least of the machine's, its container's and `ulimit -m`.
+
+    Linux does not hold a process to the last one; who asks here is.
+    """
+    import psutil
+
+    limits = [int(psutil.virtual_memory().total), _container_limit()]
+    if sys.platform != "win32":
+        import resource
+
+        stated = resource.getrlimit(resource.RLIMIT_RSS)[0]
+        limits.append(None if stated == resource.RLIM_INFINITY else stated)
+    return min(limit for limit in limits if limit is not None)
+
+
+def _container_limit() -> int | None:
     for path in CGROUP_LIMITS:
         try:
             limit = path.read_text().strip()
         except OSError:
             continue
         if limit.isdigit():
-            return min(free, max(0, int(limit) - resident_bytes()))
-    return free
+            return int(limit)
+    return None
 
 
 def _status(field: str) -> int:

@@ -10,6 +10,7 @@ import math
 import time
 from collections import deque
 from contextlib import nullcontext
+from functools import partial
 from statistics import median
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from thriftune.errors import Interrupted, OutOfBudget
 from thriftune.faults import crash_point
-from thriftune.memory import give_back_freed_memory, keep_freed_memory, ran_out_of_memory
+from thriftune.memory import give_back_freed_memory, keep_freed_memory, peak, ran_out_of_memory
 from thriftune.tasks.base import Encoded, Task
 from thriftune.tasks.batches import micro_batches, padded_tokens
 from thriftune.train.batches import mean_update_tokens, plan_epoch, updates_per_epoch
@@ -35,7 +36,7 @@ from thriftune.train.checkpoint import (
 from thriftune.train.costs import UPPER_FACTOR, UPPER_FLOOR, Costs
 from thriftune.train.ema import Average
 from thriftune.train.machine import Machine
-from thriftune.train.mishaps import checked_loss, half_of
+from thriftune.train.mishaps import checked_loss, half_of, nearly_full
 from thriftune.train.optimizer import adamw, set_rates
 from thriftune.train.prefix_cache import PrefixCache
 from thriftune.train.recipe import Recipe
@@ -45,6 +46,7 @@ from thriftune.train.supervision import Outcome, Supervision
 from thriftune.train.unfreezing import Unfreezing
 
 BLOCK_SECONDS = 0.5  # steps are reserved and metered in blocks of about this long
+CARRIED = ("ending", "full_steps", "validated", "padded", "real", "loss", "micro_batch_tokens")  # by checkpoints
 PROBE_WEIGHT = 8  # how many of the loop's own steps the probe counts for: one odd step is not a new speed
 
 
@@ -132,7 +134,8 @@ class Loop:
         rows = self.rows_of(step)
         parts, total = self._gradients(step, rows)
         set_rates(self.optimizer, self.rate(step), self.pace.progress(step + 0.5), self.recipe.thaw)
-        if self.scaling.step(self.optimizer, self.trained, self.recipe.clip_norm):
+        clip = partial(torch.nn.utils.clip_grad_norm_, self.trained, self.recipe.clip_norm)
+        if self.scaling.step(self.optimizer, clip):
             self.average.follow(self.model)
         elif self.watch is not None:
             self.watch.events.buffer("training.overflow", step=step + 1, scale=self.scaling.scale)
@@ -159,7 +162,7 @@ class Loop:
                 if not ran_out_of_memory(error):
                     raise
             self.optimizer.zero_grad(set_to_none=True)
-            self._halve(parts)
+            self._halve(parts, "the memory does not hold one of this size")
 
     def _part(self, part: NDArray[np.int64], weight: float) -> torch.Tensor:
         """The loss of one micro-batch, its gradients added to those that are there."""
@@ -170,10 +173,9 @@ class Loop:
         self.scaling.backward(loss)
         return loss.detach()
 
-    def _halve(self, parts: list[NDArray[np.int64]]) -> None:
+    def _halve(self, parts: list[NDArray[np.int64]], because: str) -> None:
         """Cut updates into smaller micro-batches from here on; the updates themselves stay as they are."""
         tokens = half_of(self.train.lengths, parts)
-        because = f"the memory does not hold micro-batches of {2 * tokens} tokens"
         self.micro_batch_tokens = self.watch.decisions.revise("micro_batch_tokens", tokens, because, self.step)
         give_back_freed_memory()
 
@@ -245,12 +247,12 @@ class Loop:
         recorded = self.watch.decisions.next_step(self.step)
         end = min(self.step + count, boundary, recorded if recorded is not None else boundary)
         upper = sum(self._upper(step) for step in range(self.step, end)) + UPPER_FLOOR
-        losses: list[tuple[int, torch.Tensor]] = []
         block_began = time.monotonic()
-        with self.watch.unit("steps", upper):
+        with self.watch.unit("steps", upper), peak() as seen:
             while self.step < end and self.unfreezing.due(self.pace.progress(self.step)) == self.unfreezing.number:
                 began, padded = time.monotonic(), self.padded
-                losses.append((self.step, self.update(self.step)))
+                loss, rows = self.update(self.step).item(), self.rows_of(self.step)
+                self.loss = checked_loss(loss, self.step, self.train, rows, self.recipe.rate)
                 self.step += 1
                 tokens = self.padded - padded
                 seconds = time.monotonic() - began
@@ -260,14 +262,17 @@ class Loop:
                     step=self.step,
                     planned=self.pace.planned,
                     epoch=self.step / self.epoch_updates,
-                    loss=self._finite(*losses[-1]),
+                    loss=self.loss,
                     rate=self.rate(self.step - 1),
-                    tokens=int(self.train.lengths[self.rows_of(self.step - 1)].sum()),
+                    tokens=int(self.train.lengths[rows].sum()),
                     padded_tokens=tokens,
                     seconds=seconds,
                 )
                 crash_point("step.done")
         self._review_breach(time.monotonic() - block_began, upper)
+        parts = micro_batches(self.train.lengths, self.rows_of(self.step - 1), self.micro_batch_tokens)
+        if self.machine.device == "cpu" and nearly_full(seen.bytes, parts):
+            self._halve(parts, f"{seen.bytes / 2**30:.2f} GiB were held, close to the limit")
 
     def _review_breach(self, seconds: float, upper: float) -> None:
         """End the training when a block took longer than its bound and another such block could not be paid for.
@@ -289,10 +294,6 @@ class Loop:
     def _upper(self, step: int) -> float:
         rows = self.rows_of(step)
         return UPPER_FACTOR * max(self.recent) * len(rows) * int(self.train.lengths[rows].max())
-
-    def _finite(self, step: int, loss: torch.Tensor) -> float:
-        self.loss = checked_loss(loss.item(), step, self.train, self.rows_of(step), self.recipe.rate)
-        return self.loss
 
     def _ended_here(self) -> bool:
         """Whether an earlier process stopped at this very step, and so may not have been able to validate it."""
@@ -363,17 +364,10 @@ class Loop:
         progress = {
             "pace": [self.pace.planned, self.pace.origin_step, self.pace.origin_progress],
             "best": [self.best.step, self.best.figures, self.best.stale],
-            "ending": self.ending,
-            "full_steps": self.full_steps,
-            "validated": self.validated,
-            "padded": self.padded,
-            "real": self.real,
-            "loss": self.loss,
-            "phase": self.unfreezing.number,
-            "micro_batch_tokens": self.micro_batch_tokens,
             "scaling": self.scaling.state(),
             "averaged": self.average.updates,
-        }
+            "phase": self.unfreezing.number,
+        } | {name: getattr(self, name) for name in CARRIED}
         save_checkpoint(
             self.watch.checkpoints,
             Checkpoint(
@@ -406,12 +400,8 @@ class Loop:
         self.best = Best(step, figures, found.best, stale)
         self.average.weights, self.average.updates = found.average, found.progress["averaged"]
         self.scaling.load(found.progress["scaling"])
-        self.micro_batch_tokens = found.progress["micro_batch_tokens"]
-        self.ending = found.progress["ending"]
-        self.full_steps = found.progress["full_steps"]
-        self.validated = found.progress["validated"]
-        self.padded, self.real = found.progress["padded"], found.progress["real"]
-        self.loss = found.progress["loss"]
+        for name in CARRIED:
+            setattr(self, name, found.progress[name])
 
     def _outcome(self) -> Outcome:
         return Outcome(

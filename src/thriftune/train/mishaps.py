@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thriftune.errors import BadInput
+from thriftune.memory import give_back_freed_memory, limit_bytes, resident_bytes
 from thriftune.tasks.base import Encoded
 from thriftune.tasks.batches import padded_tokens
 
 NAMED_ROWS = 8  # of an update, in a message
+NEARLY_FULL = 0.92  # of the memory's limit: where the kernel kills, nothing can be done any more
+WORTH_CUTTING = 0.05  # of the limit: what updates must take for smaller ones to help
 
 
 def checked_loss(loss: float, step: int, encoded: Encoded, rows: NDArray[np.int64], rate: float) -> float:
@@ -50,3 +53,17 @@ def half_of(lengths: NDArray[np.int64], parts: Sequence[NDArray[np.int64]]) -> i
             way_out="lower train.max_tokens, take a smaller model, adapters (train.method: lora) or a larger machine",
         )
     return max(1, max(padded_tokens(lengths, [part]) for part in parts if len(part) > 1) // 2)
+
+
+def nearly_full(most: int, parts: Sequence[NDArray[np.int64]]) -> bool:
+    """Whether memory came close to its limit, and smaller micro-batches would help.
+
+    Args:
+        most: the most bytes that were resident while updates were computed.
+        parts: the micro-batches of one of them.
+    """
+    limit = limit_bytes()
+    if most < NEARLY_FULL * limit or all(len(part) == 1 for part in parts):
+        return False
+    give_back_freed_memory()
+    return most - resident_bytes() > WORTH_CUTTING * limit

@@ -33,11 +33,12 @@ def adamw(
             are fresh.
     """
     blocks = _blocks(model, layer_decay, freed_at or {})
-    groups: dict[tuple[float, float, bool], list[torch.nn.Parameter]] = {}
+    groups: dict[tuple[float, float, bool, type], list[torch.nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
             scale, freed = blocks.get(parameter, (1.0, 0.0))
-            groups.setdefault((scale, freed, parameter.dim() >= 2), []).append(parameter)
+            kind = type(parameter.data)  # sharded tensors and plain ones are not fused together
+            groups.setdefault((scale, freed, parameter.dim() >= 2, kind), []).append(parameter)
     optimizer = torch.optim.AdamW(
         [
             {
@@ -47,7 +48,7 @@ def adamw(
                 "scale": scale,
                 "freed_at": freed,
             }
-            for (scale, freed, matrices), parameters in groups.items()
+            for (scale, freed, matrices, _), parameters in groups.items()
         ],
         lr=rate,
         fused=True,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -32,11 +32,11 @@ class LossScaling:
         """Add the gradients of the scaled loss."""
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
-    def step(self, optimizer: torch.optim.Optimizer, trained: Sequence[torch.nn.Parameter], clip_norm: float) -> bool:
-        """One optimizer step with clipped gradients; False where it was skipped, since they had overflowed."""
+    def step(self, optimizer: torch.optim.Optimizer, clip: Callable[[], object]) -> bool:
+        """One optimizer step after `clip` of the gradients; False where it was skipped, since they had overflowed."""
         before = self.scale
         self._scaler.unscale_(optimizer)
-        torch.nn.utils.clip_grad_norm_(trained, clip_norm)
+        clip()
         self._scaler.step(optimizer)
         self._scaler.update()
         overflowed = self.scale < before
