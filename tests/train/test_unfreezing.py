@@ -7,11 +7,12 @@ import torch
 from loops import COSTS, ONLY_AT_THE_END, Record, classifier, frame, loop_of, weights
 
 from models_for_tests import bert_folder, llama_folder
+from thriftune.budget.governor import Governor, Overheads
 from thriftune.errors import Interrupted
 from thriftune.models.adapters import LoraShape
 from thriftune.models.dropout import QuickDropout
 from thriftune.models.load import layer_list, parameters_by_block
-from thriftune.models.prefix import Prefix, frozen_depth
+from thriftune.models.prefix import Prefix, passable_depth
 from thriftune.models.reference import resolve
 from thriftune.tasks.chat import ChatTask
 from thriftune.train.costs import Costs, PhaseCosts, PrefixCosts
@@ -130,6 +131,23 @@ def test_one_pass_keeps_the_states_of_every_depth(model, tmp_path):
     assert {name for name in written if again[name] != written[name]} == {gone}
 
 
+@pytest.mark.parametrize("settings", [{"frozen_layers": 2}, {"head_only": True}])
+def test_states_are_used_where_nothing_is_freed_on_the_way_too(model, tmp_path, settings):
+    task = classifier(model, **settings)
+    recipe = replace(RECIPE, phases=())
+    plain = loop_of(task, recipe, Record(tmp_path / "plain"))
+    plain.run(ONLY_AT_THE_END, COSTS)
+    loop = loop_of(task, recipe, Record(tmp_path / "kept"))
+    depth = passable_depth(loop.model)
+    needs = Needs(task, loop.train, loop.machine, depth)
+    prefix = Prefix(loop.model, depth)
+    loop.kept = open_or_build_all(tmp_path / "p", loop.model, prefix, {depth: needs}, 1e-5, 1e9, loop.watch.unit)
+    steps = noted(loop)
+    loop.run(ONLY_AT_THE_END, COSTS)
+    assert {used for _, _, used in steps.values()} == {depth}
+    assert (weights(loop) - weights(plain)).norm() < 1e-5 * weights(plain).norm()
+
+
 def test_what_is_newly_freed_has_fresh_moments_and_rises_to_its_rate(model, tmp_path):
     recipe = replace(RECIPE, phases=(Phase(0.0, 3), Phase(0.5, 0)), thaw=0.2, decay="constant", warmup=0.0)
     loop = loop_of(classifier(model), recipe, Record(tmp_path))
@@ -222,14 +240,42 @@ def test_the_probe_measures_the_first_phase_and_the_last_and_leaves_the_model_al
     before = {name: value.clone() for name, value in loop.model.state_dict().items()}
     costs = probe_costs(loop, 0.0, tmp_path)
     assert all(value.equal(before[name]) for name, value in loop.model.state_dict().items())
-    assert frozen_depth(loop.model) == 3
-    assert not loop.optimizer.state
+    built = loop.task.build()
+    assert [p.requires_grad for p in loop.model.parameters()] == [p.requires_grad for p in built.parameters()]
+    drops = [[m.p for m in model.modules() if isinstance(m, QuickDropout)] for model in (loop.model, built)]
+    assert drops[0] == drops[1]
     assert [phase.depth for phase in costs.phases] == [3, 2, 1, 0]
     assert costs.prefix.depth == 3
     assert costs.depths == [3, 2, 1]
     first, last = costs.phases[0].computed, costs.phases[-1].computed
     assert costs.phases[1].computed == pytest.approx(first + (last - first) / 3)
     assert costs.checkpoint > 0
+
+
+def test_the_governor_is_told_what_the_phases_to_come_cost(model, tmp_path):
+    """A plan that would fit at the first phase's speed alone is cut before the dear phases begin."""
+    recipe = replace(RECIPE, epochs=200, patience=1000)
+    loop = loop_of(classifier(model), recipe, Record(tmp_path))
+    loop.unfreezing.costs = [1.0, 2.0, 3.0, 4.0]
+    asked: list[tuple[float, float]] = []
+
+    class Asked(Governor):
+        def review(self, step, planned, step_seconds):
+            asked.append((loop.pace.progress(step), step_seconds / loop.step_seconds()))
+            return super().review(step, planned, step_seconds)
+
+    overheads = Overheads(validation=0.0, validate_every=1000, checkpoint=0.0, checkpoint_every=30.0)
+    governor = Asked(lambda: 1e9, tail_seconds=0.0, full_steps=loop.full_steps, overheads=overheads)
+    loop.watch = replace(loop.watch, governor=governor)
+    loop.run(ONLY_AT_THE_END, replace(COSTS, seconds_per_token=1e-6))
+    assert len(asked) > 4
+    for progress, ratio in asked:
+        now = max(number for number, phase in enumerate(PHASES) if phase.begins <= progress)
+        expected = mean_cost(PHASES, loop.unfreezing.costs, progress) / loop.unfreezing.costs[now]
+        # It is asked at the end of a block, before the phase that is due there begins.
+        assert ratio == pytest.approx(expected) or progress in {phase.begins for phase in PHASES}
+    assert asked[0][1] > 1.5
+    assert asked[-1][1] == pytest.approx(1.0)
 
 
 def work_of_costs(loop) -> Work:

@@ -32,7 +32,7 @@ def probe_costs(loop: Loop, seconds: float, scratch: Path) -> Costs:
     """Measure steps, validation and saving; the model is left as it was.
 
     Args:
-        loop: a fresh loop.
+        loop: a fresh loop, of no use afterwards.
         seconds: how long to go on with steps past the first few.
         scratch: a folder on the disk that will hold checkpoints.
     """
@@ -51,10 +51,12 @@ def probe_costs(loop: Loop, seconds: float, scratch: Path) -> Costs:
     loop.enter(0)
     loop.optimizer.state.clear()
     loop.padded = loop.real = 0
+    validation = _validation_seconds(loop.task, loop, loop.validation)
+    loop.unfreezing.release()
     state_bytes = sum(p.numel() * p.element_size() for p in loop.unfreezing.learnt)
     return Costs(
         seconds_per_token=median(rates),
-        validation=_validation_seconds(loop.task, loop, loop.validation),
+        validation=validation,
         checkpoint=4 * state_bytes * _seconds_per_byte(scratch),  # weights, two moments, the best so far
         peak_bytes=peak_bytes,
         prefix=prefix,

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 
 from thriftune.models.load import parameters_by_block
-from thriftune.models.prefix import restore_dropout, still_prefix
+from thriftune.models.prefix import passable_depth, restore_dropout, still_prefix
 from thriftune.train.recipe import Phase
 
 
@@ -28,7 +28,7 @@ class Unfreezing:
 
     def __init__(self, model: torch.nn.Module, phases: Sequence[Phase]) -> None:
         self._model = model
-        self.phases = tuple(phases) or (Phase(0.0, 0),)
+        self.phases = tuple(phases) or (Phase(0.0, passable_depth(model)),)
         self.learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._changes = bool(phases)
         self._stilled: list[tuple[torch.nn.Module, str, float]] = []
@@ -80,6 +80,12 @@ class Unfreezing:
                     parameter.requires_grad = _height(block) >= self.frozen
             self._stilled = still_prefix(self._model)
         return self.costs[number] / self.costs[before]
+
+    def release(self) -> None:
+        """Leave the model as its task built it."""
+        restore_dropout(self._stilled)
+        for parameter in self.learnt:
+            parameter.requires_grad = True
 
     def ahead(self, progress: float) -> float:
         """The mean cost of the updates from this progress to the end, over that of one now."""
