@@ -1,5 +1,7 @@
 """Fine-tuning MiniLM with its first k layers frozen, from their kept states, against full fine-tuning.
 
+A further side frees its layers on the way (`train.unfreeze: gradual`), from kept states while they are frozen.
+
 The peer is our own full fine-tuning, since no tool that we know offers the cache: same rows, batches, updates, rate,
 dropout and threads, by turns with the others on one machine. What a cached run takes has everything in it: the pass
 that computes the states, its writing to the disk, and the updates. Quality is accuracy and macro F1 on held-out rows.
@@ -26,7 +28,9 @@ LAYERS = 6
 BATCH_ROWS, RATE, EPOCHS = 32, 1e-4, 3
 SEEDS = (1, 2, 3)
 TARGET_TWO_THIRDS, TARGET_FIVE_SIXTHS = 3.5, 6.0
-FURTHER = ("by_depth",)
+UNFREEZING_EPOCHS = 2
+TARGET_SHARE, TARGET_POINTS = 0.5, 0.5  # of full fine-tuning's seconds, and how far below it the quality may lie
+FURTHER = ("by_depth", "unfreezing")
 
 
 def cells(quick: bool) -> list[Settings]:
@@ -45,6 +49,7 @@ def run(settings: Settings) -> Figures:
     for depth in settings["depths"]:
         systems[f"kept_{depth}"] = (run_side, settings | {"depth": depth, "cached": True, "epochs": EPOCHS})
         systems[f"recomputed_{depth}"] = (run_side, settings | {"depth": depth, "cached": False, "epochs": 1})
+    systems["unfreezing"] = (run_side, settings | {"depth": 0, "cached": True, "epochs": UNFREEZING_EPOCHS})
     found = alternate(systems, settings["updates_per_block"], settings["threads"], say)
     sides = {
         name: {"seconds": work.seconds, "updates": work.updates, "peak_bytes": work.peak_bytes} | outcome
@@ -54,7 +59,10 @@ def run(settings: Settings) -> Figures:
 
 
 def run_side(baton: Baton, settings: Settings) -> Figures:
-    """Fine-tuning with the first `depth` layers frozen, their states kept or not; 0 trains all, embeddings included."""
+    """Fine-tuning with the first `depth` layers frozen, their states kept or not; 0 trains all, embeddings included.
+
+    With a depth of 0 and kept states, layers are freed by the phases of `train.unfreeze: gradual`.
+    """
     import polars as pl
     import torch
     from sklearn.metrics import accuracy_score, f1_score
@@ -63,7 +71,8 @@ def run_side(baton: Baton, settings: Settings) -> Figures:
     from thriftune.models.reference import resolve
     from thriftune.tasks.classify import ClassifyTask
     from thriftune.train.machine import Machine
-    from thriftune.train.prefix_cache import Needs, open_or_build
+    from thriftune.train.options import TrainOptions
+    from thriftune.train.prefix_cache import Needs, open_or_build_all
     from thriftune.train.recipe import Recipe
 
     rows = packaged_rows("movie", settings["seed"])
@@ -76,20 +85,27 @@ def run_side(baton: Baton, settings: Settings) -> Figures:
     encoded = task.encode(
         pl.DataFrame({"text": [row["text"] for row in train], "target": [row["label"] for row in train]})
     )
-    recipe = Recipe(epochs=settings["epochs"], rows_per_update=BATCH_ROWS, rate=RATE, seed=settings["seed"])
+    frees = settings["cached"] and depth == 0
+    phases = TrainOptions(unfreeze="gradual").phases_for(LAYERS) if frees else ()
+    depths = [phase.frozen for phase in phases if phase.frozen] or [depth]
+    recipe = Recipe(
+        epochs=settings["epochs"], rows_per_update=BATCH_ROWS, rate=RATE, seed=settings["seed"], phases=phases
+    )
     build = {"seconds": 0.0, "bytes": 0}
     with tempfile.TemporaryDirectory() as folder:
 
-        def cache_of(model: Any) -> Any:
+        def caches_of(model: Any) -> Any:
             began = time.perf_counter()
-            needs = Needs(task, encoded, Machine(threads=torch.get_num_threads()), depth)
-            cache = open_or_build(Path(folder), model, Prefix(model, depth), needs, 1e-4, 1e12, _unmetered)
+            machine = Machine(threads=torch.get_num_threads())
+            wanted = {depth: Needs(task, encoded, machine, depth) for depth in depths}
+            prefix = Prefix(model, max(depths))
+            caches = open_or_build_all(Path(folder), model, prefix, wanted, 1e-4, 1e12, _unmetered)
             build.update(seconds=time.perf_counter() - began)
             build.update(bytes=sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file()))
-            return cache
+            return caches
 
-        model = train_ours(baton, task, encoded, recipe, "fp32", cache_of if settings["cached"] else None)
-    if settings["epochs"] < EPOCHS:  # only its time is asked for
+        model = train_ours(baton, task, encoded, recipe, "fp32", caches_of if settings["cached"] else None)
+    if settings["epochs"] < EPOCHS and not frees:  # only its time is asked for
         return {"tokens": len(encoded.tokens)}
     answers = [p.output for p in task.predictor(model, "tuned").predict([row["text"] for row in held_out])]
     targets = [row["label"] for row in held_out]
@@ -129,11 +145,31 @@ def summarise(found: list[tuple[Settings, Figures]]) -> dict[str, Any]:
         },
         "ratio": at_two_thirds,
         "by_depth": by_depth,
+        "unfreezing": _unfreezing(cells_of),
         "machine": found[-1][1]["machine"],
         "seeds": [cell["seed"] for cell, _ in found],
         "runs": {f"ratio_{row['frozen']}": row["ratios"] for row in by_depth},
         "targets": {"two_thirds": TARGET_TWO_THIRDS, "five_sixths": TARGET_FIVE_SIXTHS},
         "holds": at_two_thirds >= TARGET_TWO_THIRDS and ratios.get(5, TARGET_FIVE_SIXTHS) >= TARGET_FIVE_SIXTHS,
+    }
+
+
+def _unfreezing(cells_of: list[dict[str, Any]]) -> dict[str, Any]:
+    """Gradual unfreezing against full fine-tuning: its share of the seconds, and its quality, paired by seed."""
+    pairs = [(cell["full"], cell["unfreezing"]) for cell in cells_of]
+    shares = [b["seconds"] / a["seconds"] for a, b in pairs]
+    points = [100 * (b["f1_macro"] - a["f1_macro"]) for a, b in pairs]
+    return {
+        "epochs": UNFREEZING_EPOCHS,
+        "share": median(shares),
+        "shares": spread(shares),
+        "build_seconds": median(b["build_seconds"] for _, b in pairs),
+        "f1_macro": fmean(b["f1_macro"] for _, b in pairs),
+        "full_f1_macro": fmean(a["f1_macro"] for a, _ in pairs),
+        "points": spread(points),
+        "accuracy_points": spread([100 * (b["accuracy"] - a["accuracy"]) for a, b in pairs]),
+        "targets": {"share": TARGET_SHARE, "points": -TARGET_POINTS},
+        "holds": median(shares) <= TARGET_SHARE and fmean(points) >= -TARGET_POINTS,
     }
 
 

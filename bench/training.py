@@ -189,7 +189,12 @@ def train_with(trainer: Any, baton: Baton) -> None:
 
 
 def train_ours(
-    baton: Baton, task: Any, train: Any, recipe: Any, precision: str, cache_of: Callable[[Any], Any] | None = None
+    baton: Baton,
+    task: Any,
+    train: Any,
+    recipe: Any,
+    precision: str,
+    caches_of: Callable[[Any], dict[int, Any]] | None = None,
 ) -> Any:
     """Thriftune's own loop over encoded rows, without budget and so without governor; returns the trained model.
 
@@ -197,7 +202,7 @@ def train_ours(
     clock, and looks at one row.
 
     Args:
-        cache_of: makes the prefix cache of the model, inside the clock; None trains without one.
+        caches_of: makes the model's prefix caches by depth, inside the clock; None trains without any.
     """
     import torch
 
@@ -239,7 +244,7 @@ def train_ours(
         how = Machine(device=device, precision=precision, threads=torch.get_num_threads())
         loop = Loop(task, task.build(), train, one_row, recipe, how, watch)
         baton.begin()
-        loop.prefix_cache = cache_of(loop.model) if cache_of else None
+        loop.kept = caches_of(loop.model) if caches_of else {}
         loop.run(loop.full_steps + 1, Costs(SLOW, 0.0, 0.0, 0.0))
         events.close()
         store.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -98,19 +99,57 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT) and mallopt(M_TRIM_THRESHOLD, LARGEST_KEPT))
 
 
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory could not be had, on an accelerator or on the machine."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or any(
+        words in said for words in ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
+    )
+
+
+def give_back_freed_memory() -> None:
+    """Let the kernel have what was freed and kept (`keep_freed_memory`)."""
+    gc.collect()
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):
+        return
+
+
 def usable_bytes() -> int:
     """Bytes that this process may still take: what the machine has free, or what its container's limit leaves."""
     import psutil
 
     free = int(psutil.virtual_memory().available)
+    limit = _container_limit()
+    return free if limit is None else min(free, max(0, limit - resident_bytes()))
+
+
+def limit_bytes() -> int:
+    """The most bytes of this process that may be resident: the least of the machine's, its container's and `ulimit -m`.
+
+    Linux does not hold a process to the last one; who asks here is.
+    """
+    import psutil
+
+    limits = [int(psutil.virtual_memory().total), _container_limit()]
+    if sys.platform != "win32":
+        import resource
+
+        stated = resource.getrlimit(resource.RLIMIT_RSS)[0]
+        limits.append(None if stated == resource.RLIM_INFINITY else stated)
+    return min(limit for limit in limits if limit is not None)
+
+
+def _container_limit() -> int | None:
     for path in CGROUP_LIMITS:
         try:
             limit = path.read_text().strip()
         except OSError:
             continue
         if limit.isdigit():
-            return min(free, max(0, int(limit) - resident_bytes()))
-    return free
+            return int(limit)
+    return None
 
 
 def _status(field: str) -> int:

@@ -227,7 +227,26 @@ def test_a_run_with_frozen_layers_that_was_killed_is_what_its_recorded_decisions
     finish(line)
     (kept,) = [event for event in line.events("decision") if event["what"] == "prefix_cache"]
     assert "computing the first 1 layers' states takes" in kept["because"]
-    assert (line.folder / ".thriftune" / "prefix").is_dir() == kept["chosen"]
+    assert (line.folder / ".thriftune" / "prefix").is_dir() == bool(kept["chosen"])
+    assert replayed_weights(line, tmp_path) == line.weights()
+
+
+UNFREEZING = "unfreeze: gradual, freeze_layers: 1, phases: [{at: 0.5, frozen: 0, rate: 0.5}], ema: 0.9"
+
+
+@pytest.mark.slow
+def test_a_run_that_frees_layers_on_the_way_and_was_killed_is_what_its_recorded_decisions_say(tmp_path, model, home):
+    line = classifier(tmp_path / "films", model, home, epochs=20)
+    path = line.folder / "thriftune.yaml"
+    path.write_text(path.read_text().replace("train: {", f"train: {{{UNFREEZING}, "))
+    for kill in ("step.done:7", "step.done:120", "checkpoint.renamed"):  # the second phase begins at step 80
+        line.run_killed_at(kill)
+    finish(line)
+    begun = [event for event in line.events("decision") if event["what"] == "phase"]
+    assert [event["chosen"] for event in begun] == [1]
+    planned = line.events("training.step")[-1]["planned"]
+    assert begun[0]["at_step"] == planned / 2
+    assert_little_was_done_twice(line, 3)
     assert replayed_weights(line, tmp_path) == line.weights()
 
 

@@ -48,14 +48,14 @@ def test_data_in_one_part_comes_as_the_plan_of_an_epoch_says():
 
 
 @given(sizes, st.floats(0, 1.5))
-def test_a_sequence_has_each_part_in_its_phase_every_epoch_and_replays_only_earlier_ones(sizes, replay):
+def test_a_sequence_has_each_part_in_its_stage_every_epoch_and_replays_only_earlier_ones(sizes, replay):
     train, names = parts_of(sizes)
     plan = BatchPlan(train, replace(RECIPE, mixing=Mixing(names, "sequence", replay=replay)))
-    assert [phase.name for phase in plan.phases] == list(names)
-    assert plan.phases[0].start == 0 and plan.phases[-1].end == 1
-    for number, phase in enumerate(plan.phases):
+    assert [stage.name for stage in plan.stages] == list(names)
+    assert plan.stages[0].start == 0 and plan.stages[-1].end == 1
+    for number, stage in enumerate(plan.stages):
         for epoch in range(2):
-            steps = range(epoch * phase.epoch_updates, (epoch + 1) * phase.epoch_updates)
+            steps = range(epoch * stage.epoch_updates, (epoch + 1) * stage.epoch_updates)
             rows = np.concatenate([plan.rows(number, step) for step in steps])
             own = rows[train.parts[rows] == number]
             assert sorted(own) == list(np.flatnonzero(train.parts == number))

@@ -17,16 +17,21 @@ def test_the_factor_stays_between_zero_and_one(progress, warmup, decay):
     assert 0 <= rate_factor(progress, warmup, decay) <= 1 + 1e-12
 
 
-@given(st.integers(2, 500), st.integers(0, 499), st.integers(1, 1000), st.sampled_from(["linear", "cosine"]))
-def test_a_refit_bends_the_rate_without_a_jump_and_still_ends_at_zero(planned, step, more, decay):
-    step = min(step, planned - 1)
-    pace = Pace(planned)
-    refitted = pace.refitted(step, step + more)
-    assert refitted.progress(step) == pytest.approx(pace.progress(step))
-    assert refitted.progress(step + more) == 1
-    assert rate_factor(refitted.progress(step), 0.1, decay) == pytest.approx(
-        rate_factor(pace.progress(step), 0.1, decay)
-    )
+@given(
+    st.integers(2, 500),
+    st.lists(st.tuples(st.integers(0, 499), st.integers(1, 1000)), min_size=1, max_size=4),
+    st.sampled_from(sorted(DECAYS)),
+)
+def test_a_refit_bends_the_rate_of_every_schedule_without_a_jump_and_still_reaches_its_end(planned, refits, decay):
+    pace, begun = Pace(planned), 0
+    for step, more in refits:
+        at = max(begun, min(step, pace.planned - 1))
+        refitted = pace.refitted(at, at + more)
+        assert refitted.progress(at) == pace.progress(at)
+        assert rate_factor(refitted.progress(at), 0.1, decay) == rate_factor(pace.progress(at), 0.1, decay)
+        assert refitted.progress(at + more) == 1
+        pace, begun = refitted, at
+    assert rate_factor(pace.progress(pace.planned), 0.1, decay) == rate_factor(1.0, 0.1, decay)
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 100)), max_size=8))

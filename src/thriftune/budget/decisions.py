@@ -26,7 +26,7 @@ class Decisions:
         self._chosen: dict[tuple[str, int], Any] = {}
         for event in recorded:
             if event.kind == "decision":
-                self._chosen.setdefault((event.data["what"], event.data["at_step"]), event.data["chosen"])
+                self._chosen[event.data["what"], event.data["at_step"]] = event.data["chosen"]
 
     def recorded(self, what: str, at_step: int = 0) -> Any:
         """What was chosen there, or None when nothing was."""
@@ -40,6 +40,11 @@ class Decisions:
             crash_point("decision.recorded")
             self._chosen[what, at_step] = chosen
         return self._chosen[what, at_step]
+
+    def revise(self, what: str, chosen: Any, because: str, at_step: int) -> Any:
+        """Record a choice in the place of the one that is recorded there, which has turned out not to do."""
+        self._chosen.pop((what, at_step), None)
+        return self.take(what, lambda: (chosen, because), at_step)
 
     def next_step(self, after: int) -> int | None:
         """The first step later than `after` at which something is recorded."""

@@ -7,9 +7,10 @@ evaluation mode, which is how a frozen prefix runs here in any case.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import MethodType
 from typing import Any, cast
 
@@ -79,24 +80,37 @@ def freeze_first(model: nn.Module, layers: int) -> None:
         parameter.requires_grad = False
 
 
-def still_prefix(model: nn.Module) -> None:
+def still_prefix(model: nn.Module) -> list[Callable[[], None]]:
     """Let the frozen prefix run as in evaluation mode, whatever mode the model is in: nothing in it is dropped.
 
     What runs before the last frozen layer has answered is found by running it. A module that runs there and again
     later (XLNet has one dropout for its embeddings and its last states) is still in both places.
+
+    Returns:
+        what puts each module back as it was.
     """
     depth = frozen_depth(model)
+    stilled: list[Callable[[], None]] = []
     if depth == 0:
-        return
+        return stilled
     layers = layer_list(model)
     for module in _first_layers_of(model, depth).ran:
         if any(inside is layers for inside in module.modules()):
             for name, value in list(vars(module).items()):
                 if "drop" in name and isinstance(value, float):
+                    stilled.append(partial(setattr, module, name, value))
                     setattr(module, name, 0.0)
         else:
             module.eval()
             module.train = MethodType(_stay_as_it_is, module)  # type: ignore[method-assign]
+            stilled.append(partial(_moved, module, model))
+    return stilled
+
+
+def _moved(module: nn.Module, model: nn.Module) -> None:
+    """Let a module that was still be in the model's mode again."""
+    vars(module).pop("train", None)
+    module.train(model.training)
 
 
 def _stay_as_it_is(module: nn.Module, mode: bool = True) -> nn.Module:
@@ -185,10 +199,11 @@ class Prefix:
             raise ValueError("the model has a prefix already")
         self.depth = depth
         self._given: torch.Tensor | None = None
+        self._given_depth = depth
         self._layers = list(layers)[:depth]
         self._learn(model)
         for number, layer in enumerate(self._layers):
-            layer.forward = self._passed_by(layer.forward, last=number == depth - 1)
+            layer.forward = self._passed_by(layer.forward, number)
 
     def _learn(self, model: nn.Module) -> None:
         """How the layers of this family answer, from what they do."""
@@ -206,11 +221,11 @@ class Prefix:
         if not torch.equal(first.states, second.states):
             raise NotPassable("something in the first layers is drawn at random at each step")
 
-    def _passed_by(self, forward: Forward, last: bool) -> Forward:
+    def _passed_by(self, forward: Forward, number: int) -> Forward:
         def passing(hidden_states: torch.Tensor, *arguments: Any, **options: Any) -> Any:
-            if self._given is None:
+            if self._given is None or number >= self._given_depth:
                 return forward(hidden_states, *arguments, **options)
-            answer = self._given if last else hidden_states
+            answer = self._given if number == self._given_depth - 1 else hidden_states
             return answer if self._besides is None else (answer, *[None] * self._besides)
 
         return passing
@@ -225,28 +240,47 @@ class Prefix:
             del layer.forward
 
     @contextmanager
-    def given(self, states: torch.Tensor) -> Iterator[None]:
-        """Inside, the model takes `states` (rows, tokens, width) for what its prefix answers."""
-        self._given = self._turned(states)
+    def given(self, states: torch.Tensor, depth: int | None = None) -> Iterator[None]:
+        """Inside, the model takes `states` (rows, tokens, width) for what its first layers answer.
+
+        Args:
+            states: what they answer.
+            depth: how many layers, by default all of the prefix.
+        """
+        self._given, self._given_depth = self._turned(states), self.depth if depth is None else depth
         try:
             yield
         finally:
             self._given = None
 
-    @torch.no_grad()
     def answer(self, run: Callable[[], object]) -> torch.Tensor:
         """(rows, tokens, width): what the prefix answers while `run` runs the model, which is left off after it."""
-        found: list[torch.Tensor] = []
+        return self.answers(run, [self.depth])[0]
 
-        def note(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            found.append(output if self._besides is None else output[0])
-            raise _Reached
+    @torch.no_grad()
+    def answers(self, run: Callable[[], object], depths: Sequence[int]) -> list[torch.Tensor]:
+        """What the first layers answer at each of these depths, in one pass.
 
-        hook = self._layers[-1].register_forward_hook(note)
+        Args:
+            run: runs the model, which is left off after the deepest.
+            depths: numbers of layers, at most that of the prefix.
+        """
+        found: dict[int, torch.Tensor] = {}
+
+        def note(depth: int) -> Callable[..., None]:
+            def taken(_module: nn.Module, _inputs: Any, output: Any) -> None:
+                found[depth] = self._turned(output if self._besides is None else output[0])
+                if depth == max(depths):
+                    raise _Reached
+
+            return taken
+
+        hooks = [self._layers[depth - 1].register_forward_hook(note(depth)) for depth in depths]
         try:
             run()
         except _Reached:
-            return self._turned(found[0])
+            return [found[depth] for depth in depths]
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
         raise RuntimeError("the model ran without its prefix")

@@ -67,6 +67,7 @@ class Encoded:
         cut_words: how many words were cut with them, of rows that are given as words.
         targets: the rows' targets, where a task's metrics need more of them than `labels` holds.
         facts: what else the task knows of each row, by name: (rows, …); `SOURCE_ROW` where several rows come of one.
+        ids: the rows' names in the corpus, where known.
     """
 
     tokens: NDArray[np.int32]
@@ -79,6 +80,7 @@ class Encoded:
     targets: tuple[str, ...] = ()
     facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     parts: NDArray[np.int64] | None = None
+    ids: tuple[str, ...] | None = None
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from thriftune.errors import BadInput
-from thriftune.models.dropout import make_dropout_quick
-from thriftune.models.load import linear_layers, load_decoder, load_tokenizer
+from thriftune.models.adapters import LoraShape, with_adapters
+from thriftune.models.load import load_decoder, load_tokenizer
 from thriftune.models.prefix import freeze_first, still_prefix
+from thriftune.models.quantised import load_quantised_decoder
 from thriftune.models.quiet import quiet_transformers
 from thriftune.models.reference import ModelFolder
 from thriftune.tasks.base import TASK_FILE, Batch, Encoded, Message, Prediction, Request
@@ -32,15 +33,6 @@ PLAIN_TEMPLATE = (
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
 """The template for a model that has none: `role: content` a line, the end-of-text token after each answer."""
-
-
-@dataclass(frozen=True)
-class LoraShape:
-    """Low-rank adapters (Hu et al., "LoRA", ICLR 2022) on every linear layer but the vocabulary projection."""
-
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -59,7 +51,7 @@ class ChatTask:
     model: ModelFolder
     seed: int = 0
     max_tokens: int = 1024
-    lora: LoraShape | None = LoraShape()
+    lora: LoraShape | None = field(default_factory=LoraShape)
     max_new_tokens: int = 96
     frozen_layers: int = 0
 
@@ -84,31 +76,13 @@ class ChatTask:
 
     def build(self) -> torch.nn.Module:
         torch.manual_seed(self.seed)
-        model = load_decoder(self.model.path, torch.float32)
+        quantised = self.lora is not None and self.lora.quantised
+        model = load_quantised_decoder(self.model.path) if quantised else load_decoder(self.model.path, torch.float32)
         freeze_first(model, self.frozen_layers)
-        if self.lora is None:
-            still_prefix(model)
-            return model
-        from peft import LoraConfig, get_peft_model
-
-        config = LoraConfig(
-            r=self.lora.rank,
-            lora_alpha=self.lora.alpha,
-            lora_dropout=self.lora.dropout,
-            target_modules="all-linear",
-            exclude_modules=self._without_adapters(model),
-            task_type="CAUSAL_LM",
-        )
-        with quiet_transformers():
-            adapted = cast(torch.nn.Module, get_peft_model(cast(Any, model), config))
-        make_dropout_quick(adapted)
-        still_prefix(adapted)
-        return adapted
-
-    def _without_adapters(self, model: torch.nn.Module) -> list[str] | None:
-        """The names of the linear layers inside the frozen first layers."""
-        adapted = linear_layers(model, self.frozen_layers)
-        return [name for name in linear_layers(model) if name not in adapted] or None
+        if self.lora is not None:
+            model = with_adapters(model, self.lora, "CAUSAL_LM", self.frozen_layers)
+        still_prefix(model)
+        return model
 
     def prompt(self, messages: list[Message]) -> str:
         """The conversation as the model reads it, up to where its answer begins."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -23,7 +23,13 @@ TEMPERATURE = 0.05  # spreads cosine similarities into probabilities; does not c
 
 @dataclass(frozen=True)
 class ClassifyTask(EncoderTask):
-    """Texts in, one of `labels` out."""
+    """Texts in, one of `labels` out.
+
+    Args:
+        class_weights: what a row of each label counts, in the order of `labels`; None for 1.
+    """
+
+    class_weights: tuple[float, ...] | None = None
 
     name = "classify"
     head = "one"
@@ -31,12 +37,19 @@ class ClassifyTask(EncoderTask):
     def encode(self, frame: pl.DataFrame) -> Encoded:
         tokens, offsets, cut_tokens, cut_rows = self._tokens(frame["text"].to_list())
         labels = np.array([self._index.get(label, -1) for label in frame["target"]], dtype=np.int64)
-        return Encoded(tokens, offsets, labels, np.ones(len(frame)), cut_tokens, cut_rows)
+        weights = np.ones(len(frame))
+        if self.class_weights is not None:
+            weights = np.where(labels >= 0, np.array(self.class_weights)[labels], 1.0)
+        return Encoded(tokens, offsets, labels, weights, cut_tokens, cut_rows)
 
     def loss(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
         return functional.cross_entropy(
-            exact(logits), batch["labels"], reduction="sum", label_smoothing=self.label_smoothing
+            exact(logits),
+            batch["labels"],
+            weight=None if self.class_weights is None else exact(logits).new_tensor(self.class_weights),
+            reduction="sum",
+            label_smoothing=self.label_smoothing,
         )
 
     def validate(self, model: torch.nn.Module, encoded: Encoded, batch_tokens: int) -> dict[str, float]:
@@ -61,6 +74,10 @@ class ClassifyTask(EncoderTask):
             load_encoder(self.model.path),
             lambda cosines: from_probabilities(self.labels, (cosines / TEMPERATURE).softmax(dim=1).numpy()),
         )
+
+    def describe(self) -> dict[str, Any]:
+        weights = None if self.class_weights is None else list(self.class_weights)
+        return super().describe() | {"class_weights": weights}
 
 
 @dataclass(frozen=True)

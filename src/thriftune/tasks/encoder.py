@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from thriftune.models.adapters import LoraShape, with_adapters
 from thriftune.models.dropout import make_dropout_quick
 from thriftune.models.first_token import read_first_token_only
 from thriftune.models.load import Head, load_encoder_classifier, load_tokenizer
@@ -36,6 +38,7 @@ class EncoderTask:
         label_smoothing: 0…1, as in Szegedy et al., "Rethinking the Inception Architecture", 2016.
         frozen_layers: how many of the first layers (and with them the embeddings) stay as they are.
         head_only: freeze the whole encoder.
+        lora: adapters on the encoder's linear layers, or None to train its own weights.
     """
 
     model: ModelFolder
@@ -46,6 +49,7 @@ class EncoderTask:
     label_smoothing: float = 0.0
     frozen_layers: int = 0
     head_only: bool = False
+    lora: LoraShape | None = None
 
     name: ClassVar[str]
     head: ClassVar[Head]
@@ -65,6 +69,9 @@ class EncoderTask:
             freeze_body(model)
         else:
             freeze_first(model, self.frozen_layers)
+        if self.lora is not None:
+            kind = "TOKEN_CLS" if self.head == "token" else "SEQ_CLS"
+            model = with_adapters(model, self.lora, kind, self.frozen_layers, fresh_modules(model))
         still_prefix(model)
         return model
 
@@ -121,8 +128,9 @@ class EncoderTask:
         return logits
 
     def save(self, model: torch.nn.Module, folder: Path) -> None:
+        whole = model if self.lora is None else cast(Any, deepcopy(model)).merge_and_unload()
         with quiet_transformers():
-            cast(Any, model).save_pretrained(folder)
+            cast(Any, whole).save_pretrained(folder)
         self._tokenizer.save_pretrained(folder)
         (folder / TASK_FILE).write_text(json.dumps(self.describe(), indent=1))
 
@@ -149,7 +157,16 @@ class EncoderTask:
             "label_smoothing": self.label_smoothing,
             "frozen_layers": self.frozen_layers,
             "head_only": self.head_only,
+            "lora": None if self.lora is None else vars(self.lora),
         }
+
+
+def fresh_modules(model: torch.nn.Module) -> list[str]:
+    """The names of the modules that no pre-training has trained for this: the head, and the pooler under it."""
+    body = str(model.base_model_prefix)
+    names = [name for name, part in model.named_children() if name != body and any(True for _ in part.parameters())]
+    pooler = getattr(getattr(model, body), "pooler", None)
+    return names + (["pooler"] if isinstance(pooler, torch.nn.Module) else [])
 
 
 def freeze_body(model: torch.nn.Module) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 TaskName = Literal["classify", "multilabel", "tag", "chat", "prefer", "pretrain"]
-Method = Literal["full", "lora", "head"]
+Method = Literal["full", "lora", "dora", "qlora", "head"]
 BaselineName = Literal["majority", "tfidf", "unigram", "retrieval", "longer", "untuned"]
 Asked = Literal["answers", "preferences", "likelihoods"]
 Target = Literal["whole", "labels", "tags"]
@@ -80,7 +80,7 @@ KINDS: dict[TaskName, Kind] = {
         about="one label a text",
         model="encoder",
         default_model=MINILM,
-        methods=("full", "head"),
+        methods=("full", "head", "lora", "dora"),
         content="text",
         classes=True,
         generates=False,
@@ -104,12 +104,13 @@ KINDS: dict[TaskName, Kind] = {
         probe_rows=64,
         answer_seconds=0.02,
         metrics_row_seconds=2e-4,
+        lora_rate=1e-3,
     ),
     "multilabel": Kind(
         about="any number of labels a text",
         model="encoder",
         default_model=MINILM,
-        methods=("full", "head"),
+        methods=("full", "head", "lora", "dora"),
         content="text",
         classes=True,
         generates=False,
@@ -131,13 +132,14 @@ KINDS: dict[TaskName, Kind] = {
         probe_rows=64,
         answer_seconds=0.02,
         metrics_row_seconds=5e-4,
+        lora_rate=1e-3,
         target="labels",
     ),
     "tag": Kind(
         about="a tag for each word of a sentence",
         model="encoder",
         default_model=MINILM,
-        methods=("full", "head"),
+        methods=("full", "head", "lora", "dora"),
         content="tokens",
         classes=True,
         generates=False,
@@ -160,13 +162,14 @@ KINDS: dict[TaskName, Kind] = {
         probe_rows=64,
         answer_seconds=0.02,
         metrics_row_seconds=1e-3,
+        lora_rate=1e-3,
         target="tags",
     ),
     "chat": Kind(
         about="an answer to a conversation",
         model="decoder",
         default_model=SMOLLM2,
-        methods=("lora", "full"),
+        methods=("lora", "full", "dora", "qlora"),
         content="messages",
         classes=False,
         generates=True,

@@ -49,7 +49,8 @@ def _encoder(folder: Path, about: dict[str, Any]) -> Task:
 
 
 def _decoder(folder: Path, about: dict[str, Any]) -> Task:
-    from thriftune.tasks.chat import ChatTask, LoraShape
+    from thriftune.models.adapters import LoraShape
+    from thriftune.tasks.chat import ChatTask
     from thriftune.tasks.prefer import PreferTask
     from thriftune.tasks.pretrain import PretrainTask
 

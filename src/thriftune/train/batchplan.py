@@ -21,7 +21,7 @@ from thriftune.train.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Phase:
+class Stage:
     """A stretch of the run that draws from the same rows.
 
     Args:
@@ -50,77 +50,77 @@ class BatchPlan:
 
     train: Encoded
     recipe: Recipe
-    phases: tuple[Phase, ...] = field(init=False)
+    stages: tuple[Stage, ...] = field(init=False)
     _epoch: tuple[tuple[int, int], list[NDArray[np.int64]]] = field(init=False, default=((-1, -1), []))
 
     def __post_init__(self) -> None:
-        sizes = [len(self._rows(phase, 0)) for phase in range(self._count)]
+        sizes = [len(self._rows(stage, 0)) for stage in range(self._count)]
         per_epoch = [updates_per_epoch(size, self.recipe.rows_per_update) for size in sizes]
         bounds = [float(bound) for bound in np.cumsum([0, *per_epoch]) / sum(per_epoch)]
         names = self.recipe.mixing.parts if self._count > 1 else ("",)
-        self.phases = tuple(
-            Phase(name, start, end, updates, updates * self.epochs)
+        self.stages = tuple(
+            Stage(name, start, end, updates, updates * self.epochs)
             for name, start, end, updates in zip(names, bounds, bounds[1:], per_epoch, strict=False)
         )
 
     @property
     def epochs(self) -> int:
-        """Passes over each phase's rows."""
+        """Passes over each stage's rows."""
         return self.recipe.epochs
 
     @property
     def full_steps(self) -> int:
-        """The updates of all phases."""
-        return sum(phase.updates for phase in self.phases)
+        """The updates of all stages."""
+        return sum(stage.updates for stage in self.stages)
 
     @property
     def epoch_updates(self) -> int:
-        """The updates of one pass over every phase's rows."""
-        return sum(phase.epoch_updates for phase in self.phases)
+        """The updates of one pass over every stage's rows."""
+        return sum(stage.epoch_updates for stage in self.stages)
 
     @property
     def _count(self) -> int:
         sequence = self.recipe.mixing.order == "sequence"
         return max(1, len(self.recipe.mixing.parts)) if sequence else 1
 
-    def rows(self, phase: int, index: int) -> NDArray[np.int64]:
-        """The row ids of an update: the `index`-th of a phase; past the phase's end, of the phase that follows."""
-        while index >= self.phases[phase].updates and phase + 1 < len(self.phases):
-            index, phase = index - self.phases[phase].updates, phase + 1
-        epoch, place = divmod(index, self.phases[phase].epoch_updates)
-        if self._epoch[0] != (phase, epoch):
-            self._epoch = ((phase, epoch), self._updates(phase, epoch))
+    def rows(self, stage: int, index: int) -> NDArray[np.int64]:
+        """The row ids of an update: the `index`-th of a stage; past the stage's end, of the stage that follows."""
+        while index >= self.stages[stage].updates and stage + 1 < len(self.stages):
+            index, stage = index - self.stages[stage].updates, stage + 1
+        epoch, place = divmod(index, self.stages[stage].epoch_updates)
+        if self._epoch[0] != (stage, epoch):
+            self._epoch = ((stage, epoch), self._updates(stage, epoch))
         return self._epoch[1][place]
 
-    def epochs_done(self, phase: int, index: int) -> float:
-        """Passes that lie behind after `index` updates of a phase, those of earlier phases included."""
-        return phase * self.epochs + index / self.phases[phase].epoch_updates
+    def epochs_done(self, stage: int, index: int) -> float:
+        """Passes that lie behind after `index` updates of a stage, those of earlier stages included."""
+        return stage * self.epochs + index / self.stages[stage].epoch_updates
 
     def first_epochs(self) -> Iterator[int]:
-        """The places, in the whole run, of the updates of each phase's first epoch."""
+        """The places, in the whole run, of the updates of each stage's first epoch."""
         before = 0
-        for phase in self.phases:
-            yield from range(before, before + phase.epoch_updates)
-            before += phase.updates
+        for stage in self.stages:
+            yield from range(before, before + stage.epoch_updates)
+            before += stage.updates
 
     def mean_tokens(self) -> float:
         """Padded tokens of an average update, by the first epochs."""
-        updates = [rows for phase in range(len(self.phases)) for rows in self._updates(phase, 0)]
+        updates = [rows for stage in range(len(self.stages)) for rows in self._updates(stage, 0)]
         return padded_tokens(self.train.lengths, updates) / len(updates)
 
-    def _updates(self, phase: int, epoch: int) -> list[NDArray[np.int64]]:
-        rows = self._rows(phase, epoch)
-        number = phase * self.epochs + epoch
+    def _updates(self, stage: int, epoch: int) -> list[NDArray[np.int64]]:
+        rows = self._rows(stage, epoch)
+        number = stage * self.epochs + epoch
         plan = plan_epoch(self.train.lengths[rows], self.recipe.rows_per_update, self.recipe.seed, number)
         return [rows[places] for places in plan]
 
-    def _rows(self, phase: int, epoch: int) -> NDArray[np.int64]:
+    def _rows(self, stage: int, epoch: int) -> NDArray[np.int64]:
         """The rows of an epoch, before they are shuffled."""
         mixing, parts = self.recipe.mixing, self.train.parts
         if parts is None or len(mixing.parts) < 2:
             return np.arange(len(self.train))
         if mixing.order == "sequence":
-            return np.concatenate([np.flatnonzero(parts == phase), self._replayed(phase, epoch)])
+            return np.concatenate([np.flatnonzero(parts == stage), self._replayed(stage, epoch)])
         if mixing.temperature == 1.0:
             return np.arange(len(self.train))
         return np.concatenate([self._drawn(part, epoch, count) for part, count in enumerate(self.shares())])
@@ -145,10 +145,10 @@ class BatchPlan:
         orders = {at: np.random.default_rng([self.recipe.seed, part, at]).permutation(own) for at in rounds}
         return np.array([orders[int(place) // len(own)][int(place) % len(own)] for place in places], dtype=np.int64)
 
-    def _replayed(self, phase: int, epoch: int) -> NDArray[np.int64]:
+    def _replayed(self, stage: int, epoch: int) -> NDArray[np.int64]:
         """Rows of earlier parts that come again: a share of this part's number, drawn anew each epoch."""
         parts = self.train.parts
         assert parts is not None
-        earlier = np.flatnonzero(parts < phase)
-        count = min(len(earlier), round(self.recipe.mixing.replay * int((parts == phase).sum())))
-        return np.random.default_rng([self.recipe.seed, phase, epoch, 1]).permutation(earlier)[:count]
+        earlier = np.flatnonzero(parts < stage)
+        count = min(len(earlier), round(self.recipe.mixing.replay * int((parts == stage).sum())))
+        return np.random.default_rng([self.recipe.seed, stage, epoch, 1]).permutation(earlier)[:count]

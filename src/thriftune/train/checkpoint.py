@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from thriftune.artifacts import NotWhole, read_whole, sweep, write_folder
 
+AVERAGE = "average.safetensors"
 KEPT = 2  # the newest, and the one before it in case the newest is damaged by the disk
 
 
@@ -26,6 +27,7 @@ class Checkpoint:
         moments: AdamW's state, `name/exp_avg` and so on.
         best: the trained parameters of the best validation so far, empty before the first.
         progress: everything else, as plain JSON values.
+        average: of the weights (`train/ema.py`), empty where none is kept.
     """
 
     step: int
@@ -33,6 +35,7 @@ class Checkpoint:
     moments: dict[str, torch.Tensor]
     best: dict[str, torch.Tensor]
     progress: dict[str, Any]
+    average: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def save_checkpoint(root: Path, checkpoint: Checkpoint) -> Path:
@@ -43,6 +46,8 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint) -> Path:
         save_file(checkpoint.weights, folder / "weights.safetensors")
         save_file(checkpoint.moments, folder / "moments.safetensors")
         save_file(checkpoint.best, folder / "best.safetensors")
+        if checkpoint.average:
+            save_file(checkpoint.average, folder / AVERAGE)
         (folder / "progress.json").write_text(json.dumps({"step": checkpoint.step} | checkpoint.progress))
 
     write_folder(target, write, crash="checkpoint")
@@ -66,6 +71,7 @@ def load_latest(root: Path) -> Checkpoint | None:
             moments=load_file(folder / "moments.safetensors"),
             best=load_file(folder / "best.safetensors"),
             progress=progress,
+            average=load_file(folder / AVERAGE) if (folder / AVERAGE).exists() else {},
         )
     return None
 

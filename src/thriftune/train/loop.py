@@ -10,19 +10,20 @@ import math
 import time
 from collections import deque
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from functools import partial
 from statistics import median
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from thriftune.errors import BadInput, Interrupted, OutOfBudget
+from thriftune.errors import Interrupted, OutOfBudget
 from thriftune.faults import crash_point
-from thriftune.memory import keep_freed_memory
+from thriftune.memory import give_back_freed_memory, keep_freed_memory, peak, ran_out_of_memory
 from thriftune.tasks.base import Encoded, Task
 from thriftune.tasks.batches import micro_batches, padded_tokens, take
 from thriftune.train.batchplan import BatchPlan
+from thriftune.train.best import Best
 from thriftune.train.checkpoint import (
     Checkpoint,
     load_latest,
@@ -33,31 +34,29 @@ from thriftune.train.checkpoint import (
     trained_state,
 )
 from thriftune.train.costs import UPPER_FACTOR, UPPER_FLOOR, Costs
+from thriftune.train.ema import Average
 from thriftune.train.machine import Machine
-from thriftune.train.optimizer import adamw
+from thriftune.train.mishaps import checked_loss, half_of, nearly_full
+from thriftune.train.optimizer import adamw, set_rates
 from thriftune.train.prefix_cache import PrefixCache
 from thriftune.train.recipe import Recipe
+from thriftune.train.scaling import LossScaling
 from thriftune.train.schedule import Pace, rate_factor
 from thriftune.train.supervision import Outcome, Supervision
+from thriftune.train.unfreezing import Unfreezing
 
 BLOCK_SECONDS = 0.5  # steps are reserved and metered in blocks of about this long
+# What checkpoints carry beside the pace, the best, the loss scale and the average.
+CARRIED = ("ending", "full_steps", "validated", "padded", "real", "loss", "micro_batch_tokens", "stage", "stage_began")
 PROBE_WEIGHT = 8  # how many of the loop's own steps the probe counts for: one odd step is not a new speed
-
-
-@dataclass
-class _Best:
-    step: int = -1
-    figures: dict[str, float] = field(default_factory=dict)
-    state: dict[str, torch.Tensor] = field(default_factory=dict)
-    stale: int = 0  # validations since the last gain
 
 
 class Loop:
     """Training as a state that goes forward step by step.
 
     Raises (from `run`):
-        BadInput: the loss is no longer a number; the message names the rows of the update, and the last good
-            checkpoint stays.
+        BadInput: the loss is no longer a number, and the message names the rows of the update; or the memory does not
+            hold one row's training. The last good checkpoint stays.
         Interrupted: the user asked to stop; a checkpoint has been written.
     """
 
@@ -75,19 +74,24 @@ class Loop:
         self.task, self.train, self.validation = task, train, validation
         self.recipe, self.machine, self.watch = recipe, machine, supervision
         self.model = model.to(machine.device).train()
+        self.unfreezing = Unfreezing(self.model, recipe.phases)
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = adamw(self.model, recipe.rate, recipe.weight_decay)
+        self.optimizer = self._optimizer()
+        self.scaling = LossScaling(machine.precision, machine.device)
+        self.average = Average(recipe.ema)
         self.plan = BatchPlan(train, recipe)
         self.full_steps = self.plan.full_steps
         self.step_tokens = self.plan.mean_tokens()
 
-        self.prefix_cache: PrefixCache | None = None  # the states of `train` under the frozen first layers
+        self.kept: dict[int, PrefixCache] = {}  # the states of `train` under the frozen first layers, by depth
+        self.prefix_cache: PrefixCache | None = None  # those that are used now
+        self.micro_batch_tokens = machine.micro_batch_tokens
         self.step = 0
         self.checkpoint_upper = math.inf  # seconds to reserve for one: the probe's, then the slowest so far
         self.validated = -1  # the step of the latest validation
         self.pace = Pace(planned=self.full_steps)
-        self.phase, self.phase_began = 0, 0  # the plan's phase, and the step at which it began
-        self.best = _Best()
+        self.stage, self.stage_began = 0, 0  # the plan's stage, and the step at which it began
+        self.best = Best()
         self.ending = ""  # why the end was brought forward, if it was
         self.recent: deque[float] = deque(maxlen=40)  # seconds per padded token of the latest steps
         self.padded = self.real = 0  # tokens computed, and those that were no padding
@@ -112,8 +116,8 @@ class Loop:
                 self._block(validate_every)
                 if self.step % validate_every == 0 and self.step < self.pace.planned and not self._ended_here():
                     self._validate(costs.validation_upper)
-                if self.step >= self._phase_end() and self.step < self.pace.planned:
-                    self._next_phase(costs.validation_upper)
+                if self.step >= self._stage_end() and self.step < self.pace.planned:
+                    self._next_stage(costs.validation_upper)
                 self._checkpoint_when_due()
             except OutOfBudget as refusal:
                 self._stop("budget", refusal.what)
@@ -121,7 +125,7 @@ class Loop:
         if self.validated != self.step:
             self._validate_last(costs.validation_upper)
         load_trained(self.model, self.best.state)
-        self._tell_parts(self.plan.phases[self.phase].name, costs.validation_upper)
+        self._tell_parts(self.plan.stages[self.stage].name, costs.validation_upper)
         return self._outcome()
 
     # one step
@@ -134,51 +138,79 @@ class Loop:
         step draws the same dropout masks.
         """
         rows = self.rows_of(step)
-        parts = micro_batches(self.train.lengths, rows, self.machine.micro_batch_tokens)
-        weight = max(float(self.train.weights[rows].sum()), 1.0)
-        torch.manual_seed(hash((self.recipe.seed, step)) & 0x7FFF_FFFF)
-        total = torch.zeros((), device=self.machine.device)
-        for part in parts:
-            batch = {name: t.to(self.machine.device) for name, t in self.task.batch(self.train, part).items()}
-            states = nullcontext() if self.prefix_cache is None else self.prefix_cache.given(part, batch)
-            with states, self.machine.autocast():
-                loss = self.task.loss(self.model, batch) / weight
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
-        torch.nn.utils.clip_grad_norm_(self.trained, self.recipe.clip_norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(step)
-        self.optimizer.step()
+        parts, total = self._gradients(step, rows)
+        set_rates(self.optimizer, self.rate(step), self.pace.progress(step + 0.5), self.recipe.thaw)
+        clip = partial(torch.nn.utils.clip_grad_norm_, self.trained, self.recipe.clip_norm)
+        if self.scaling.step(self.optimizer, clip):
+            self.average.follow(self.model)
+        elif self.watch is not None:
+            self.watch.events.buffer("training.overflow", step=step + 1, scale=self.scaling.scale)
         self.optimizer.zero_grad(set_to_none=True)
         self.padded += padded_tokens(self.train.lengths, parts)
         self.real += int(self.train.lengths[rows].sum())
         return total
 
+    def _gradients(self, step: int, rows: NDArray[np.int64]) -> tuple[list[NDArray[np.int64]], torch.Tensor]:
+        """Add up the gradients of an update: its micro-batches and its mean loss.
+
+        Where the memory does not hold them, the update is begun again in micro-batches of half the size.
+        """
+        weight = float(self.train.weights[rows].sum()) or 1.0
+        while True:
+            parts = micro_batches(self.train.lengths, rows, self.micro_batch_tokens)
+            torch.manual_seed(hash((self.recipe.seed, step)) & 0x7FFF_FFFF)
+            total = torch.zeros((), device=self.machine.device)
+            try:
+                for part in parts:
+                    total += self._part(part, weight)
+                return parts, total
+            except (MemoryError, RuntimeError) as error:
+                if not ran_out_of_memory(error):
+                    raise
+            self.optimizer.zero_grad(set_to_none=True)
+            self._halve(parts, "the memory does not hold one of this size")
+
+    def _part(self, part: NDArray[np.int64], weight: float) -> torch.Tensor:
+        """The loss of one micro-batch, its gradients added to those that are there."""
+        batch = {name: t.to(self.machine.device) for name, t in self.task.batch(self.train, part).items()}
+        states = nullcontext() if self.prefix_cache is None else self.prefix_cache.given(part, batch)
+        with states, self.machine.autocast():
+            loss = self.task.loss(self.model, batch) / weight
+        self.scaling.backward(loss)
+        return loss.detach()
+
+    def _halve(self, parts: list[NDArray[np.int64]], because: str) -> None:
+        """Cut updates into smaller micro-batches from here on; the updates themselves stay as they are."""
+        tokens = half_of(self.train.lengths, parts)
+        self.micro_batch_tokens = self.watch.decisions.revise("micro_batch_tokens", tokens, because, self.step)
+        give_back_freed_memory()
+
     def rate(self, step: int) -> float:
         """The learning rate of the update that follows `step` done ones, taken at the update's middle.
 
-        Each phase has the whole curve of the schedule.
+        Each stage has the whole curve of the schedule.
         """
-        phase = self.plan.phases[self.phase]
-        progress = (self.pace.progress(step + 0.5) - phase.start) / (phase.end - phase.start)
-        return self.recipe.rate * rate_factor(min(1.0, max(0.0, progress)), self.recipe.warmup, self.recipe.decay)
+        stage = self.plan.stages[self.stage]
+        progress = (self.pace.progress(step + 0.5) - stage.start) / (stage.end - stage.start)
+        factor = rate_factor(min(1.0, max(0.0, progress)), self.recipe.warmup, self.recipe.decay)
+        return self.recipe.rate * self.unfreezing.rate * factor
 
     def rows_of(self, step: int) -> NDArray[np.int64]:
         """The row ids of one update."""
-        return self.plan.rows(self.phase, step - self.phase_began)
+        return self.plan.rows(self.stage, step - self.stage_began)
 
-    # phases, where the data's parts come one after the other
+    # stages, where the data's parts come one after the other
 
-    def _phase_end(self) -> int:
-        """The step at which the phase ends by the plan of now; it has one update at the least."""
-        end = round(self.pace.step_at(self.plan.phases[self.phase].end))
-        return min(self.pace.planned, max(end, self.phase_began + 1))
+    def _stage_end(self) -> int:
+        """The step at which the stage ends by the plan of now; it has one update at the least."""
+        end = round(self.pace.step_at(self.plan.stages[self.stage].end))
+        return min(self.pace.planned, max(end, self.stage_began + 1))
 
-    def _next_phase(self, upper_seconds: float) -> None:
-        """Go on with the next part; the best model is to be found in the last phase, which has seen them all."""
-        self._tell_parts(self.plan.phases[self.phase].name, upper_seconds)
-        self.phase, self.phase_began = self.phase + 1, self.step
-        self.best = _Best()
+    def _next_stage(self, upper_seconds: float) -> None:
+        """Go on with the next part; the best model is to be found in the last stage, which has seen them all."""
+        self._tell_parts(self.plan.stages[self.stage].name, upper_seconds)
+        self.stage, self.stage_began = self.stage + 1, self.step
+        self.best = Best()
 
     def _tell_parts(self, after: str, upper_seconds: float) -> None:
         """In a sequence, what the model makes of each part by now: a row of the forgetting matrix.
@@ -188,7 +220,7 @@ class Loop:
             upper_seconds: of a whole validation; that of all the parts is one.
         """
         parts = self.validation.parts
-        if len(self.plan.phases) < 2 or parts is None:
+        if len(self.plan.stages) < 2 or parts is None:
             return
         figures = {}
         try:
@@ -203,7 +235,7 @@ class Loop:
 
     def _epochs(self) -> float:
         """Passes over the data so far."""
-        return self.plan.epochs_done(self.phase, self.step - self.phase_began)
+        return self.plan.epochs_done(self.stage, self.step - self.stage_began)
 
     # blocks of steps, under the governor
 
@@ -212,9 +244,10 @@ class Loop:
         step, planned = self.step, self.pace.planned
         change = self.watch.decisions.recorded("planned_steps", step) if step else None
         if change is None and self.watch.governor is not None and step >= self.watch.reached and step > 0:
-            proposal = self.watch.governor.review(step, planned, self.step_seconds())
+            seconds = self.step_seconds() * self.unfreezing.ahead(self.pace.progress(step))
+            proposal = self.watch.governor.review(step, planned, seconds)
             if proposal is not None and not (self.ending and proposal > planned):
-                because = f"{self.step_seconds():.3f} s a step leaves room for {proposal} of {self.full_steps} steps"
+                because = f"{seconds:.3f} s a step leaves room for {proposal} of {self.full_steps} steps"
                 change = self.watch.decisions.take("planned_steps", lambda: (proposal, because), step)
         if change is not None and change != planned:
             if change <= step:
@@ -224,21 +257,47 @@ class Loop:
         stop = self.watch.decisions.recorded("stop", step)
         if stop is not None:
             self.ending = stop
+        self.micro_batch_tokens = self.watch.decisions.recorded("micro_batch_tokens", step) or self.micro_batch_tokens
+        self._unfreeze()
         return stop is None
+
+    def _unfreeze(self) -> None:
+        """Begin the phase that is due, if it is another than the one that holds."""
+        progress = self.pace.progress(self.step)
+        due = self.unfreezing.due(progress)
+        if due != self.unfreezing.number:
+            frozen, because = self.unfreezing.phases[due].frozen, f"progress is {progress:.3f}"
+            self.enter(self.watch.decisions.take("phase", lambda: (due, f"{because}: {frozen} frozen"), self.step))
+
+    def enter(self, phase: int) -> None:
+        """Train what a phase trains. The moments that are there stay; those of newly freed layers are fresh."""
+        slower = self.unfreezing.begin(phase)
+        self.recent = deque((seconds * slower for seconds in self.recent), self.recent.maxlen)
+        self.trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = self._optimizer(before=self.optimizer)
+        if self.kept:
+            self.prefix_cache = self.kept.get(self.unfreezing.frozen)
+        if self.best.state:  # what was frozen when the best was found is still as it was then
+            self.best.state = trained_state(self.model) | self.best.state
+            self.best.stale = 0
+
+    def _optimizer(self, before: torch.optim.Optimizer | None = None) -> torch.optim.AdamW:
+        recipe, freed_at = self.recipe, self.unfreezing.freed_at
+        return adamw(self.model, recipe.rate, recipe.weight_decay, recipe.layer_decay, freed_at, before)
 
     def _block(self, validate_every: int) -> None:
         """Some steps, reserved before and metered after: about half a second's, up to the next thing to do."""
         count = max(1, int(BLOCK_SECONDS / self.step_seconds()))
-        boundary = min(self._phase_end(), (self.step // validate_every + 1) * validate_every)
+        boundary = min(self._stage_end(), (self.step // validate_every + 1) * validate_every)
         recorded = self.watch.decisions.next_step(self.step)
         end = min(self.step + count, boundary, recorded if recorded is not None else boundary)
         upper = sum(self._upper(step) for step in range(self.step, end)) + UPPER_FLOOR
-        losses: list[tuple[int, torch.Tensor]] = []
         block_began = time.monotonic()
-        with self.watch.unit("steps", upper):
-            while self.step < end:
+        with self.watch.unit("steps", upper), peak() as seen:
+            while self.step < end and self.unfreezing.due(self.pace.progress(self.step)) == self.unfreezing.number:
                 began, padded = time.monotonic(), self.padded
-                losses.append((self.step, self.update(self.step)))
+                loss, rows = self.update(self.step).item(), self.rows_of(self.step)
+                self.loss = checked_loss(loss, self.step, self.train, rows, self.recipe.rate)
                 self.step += 1
                 tokens = self.padded - padded
                 seconds = time.monotonic() - began
@@ -248,14 +307,17 @@ class Loop:
                     step=self.step,
                     planned=self.pace.planned,
                     epoch=self._epochs(),
-                    loss=self._finite(*losses[-1]),
+                    loss=self.loss,
                     rate=self.rate(self.step - 1),
-                    tokens=int(self.train.lengths[self.rows_of(self.step - 1)].sum()),
+                    tokens=int(self.train.lengths[rows].sum()),
                     padded_tokens=tokens,
                     seconds=seconds,
                 )
                 crash_point("step.done")
         self._review_breach(time.monotonic() - block_began, upper)
+        parts = micro_batches(self.train.lengths, self.rows_of(self.step - 1), self.micro_batch_tokens)
+        if self.machine.device == "cpu" and nearly_full(seen.bytes, parts):
+            self._halve(parts, f"{seen.bytes / 2**30:.2f} GiB were held, close to the limit")
 
     def _review_breach(self, seconds: float, upper: float) -> None:
         """End the training when a block took longer than its bound and another such block could not be paid for.
@@ -278,19 +340,6 @@ class Loop:
         rows = self.rows_of(step)
         return UPPER_FACTOR * max(self.recent) * len(rows) * int(self.train.lengths[rows].max())
 
-    def _finite(self, step: int, loss: torch.Tensor) -> float:
-        self.loss = loss.item()
-        if not math.isfinite(self.loss):
-            rows = self.rows_of(step).tolist()
-            raise BadInput(
-                "the training loss is no longer a number",
-                where=f"update {step + 1}, training rows {rows[:8]}{' …' if len(rows) > 8 else ''}",
-                found=f"loss {self.loss}",
-                expected="a finite loss",
-                way_out=f"lower train.learning_rate (now {self.recipe.rate}); the last checkpoint is kept",
-            )
-        return self.loss
-
     def _ended_here(self) -> bool:
         """Whether an earlier process stopped at this very step, and so may not have been able to validate it."""
         return self.watch.decisions.recorded("stop", self.step) is not None
@@ -301,12 +350,12 @@ class Loop:
     # validation and checkpoints
 
     def _validate(self, upper_seconds: float) -> None:
-        with self.watch.unit("validation", upper_seconds), self.machine.autocast():
+        with self.watch.unit("validation", upper_seconds), self.machine.autocast(), self.average.shown(self.model):
             figures = self.task.validate(self.model, self.validation, self.machine.read_batch_tokens)
         self.validated = self.step
-        gained = not self.best.state or self._gain(figures, self.best.figures) > self.recipe.min_gain
+        gained = self.best.beaten_by(figures, self.recipe)
         if gained:
-            self.best = _Best(self.step, figures, trained_state(self.model))
+            self.best = Best(self.step, figures, self._weights())
         else:
             self.best.stale += 1
         self.watch.events.emit(
@@ -316,9 +365,14 @@ class Loop:
             metrics={name: value for name, value in figures.items() if name != "loss"},
             best=gained,
         )
-        last = self.phase == len(self.plan.phases) - 1
+        last = self.stage == len(self.plan.stages) - 1 and self.unfreezing.is_last
         if last and self.best.stale >= self.recipe.patience and not self.ending and self.step < self.pace.planned:
             self._end_early()
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        """Copies of the trained parameters as they are kept: their average where there is one."""
+        with self.average.shown(self.model):
+            return trained_state(self.model)
 
     def _validate_last(self, upper_seconds: float) -> None:
         """Validate the final weights, or, where even that is not paid for, keep the best or the last unvalidated."""
@@ -330,13 +384,7 @@ class Loop:
                 because = refusal.what
                 self.watch.decisions.take("final_validation", lambda: ("skipped", because), self.step)
         if not self.best.state:
-            self.best = _Best(self.step, {}, trained_state(self.model))
-
-    def _gain(self, figures: dict[str, float], before: dict[str, float]) -> float:
-        """How much better the watched figure is; equal figures are told apart by the loss."""
-        name = self.recipe.watch
-        gain = figures[name] - before[name] if self.recipe.higher_is_better else before[name] - figures[name]
-        return gain if gain != 0 else min(before["loss"] - figures["loss"], 1e-12)
+            self.best = Best(self.step, {}, self._weights())
 
     def _end_early(self) -> None:
         """Patience is spent: decay the rate to its end over a few more steps instead of stopping abruptly."""
@@ -361,14 +409,10 @@ class Loop:
         progress = {
             "pace": [self.pace.planned, self.pace.origin_step, self.pace.origin_progress],
             "best": [self.best.step, self.best.figures, self.best.stale],
-            "ending": self.ending,
-            "full_steps": self.full_steps,
-            "phase": [self.phase, self.phase_began],
-            "validated": self.validated,
-            "padded": self.padded,
-            "real": self.real,
-            "loss": self.loss,
-        }
+            "scaling": self.scaling.state(),
+            "averaged": self.average.updates,
+            "phase": self.unfreezing.number,
+        } | {name: getattr(self, name) for name in CARRIED}
         save_checkpoint(
             self.watch.checkpoints,
             Checkpoint(
@@ -377,6 +421,7 @@ class Loop:
                 optimizer_state(self.model, self.optimizer),
                 self.best.state,
                 progress,
+                self.average.weights,
             ),
         )
         self._saved_at = time.monotonic()
@@ -389,19 +434,19 @@ class Loop:
         if found is None:
             planned = self.watch.decisions.recorded("planned_steps", 0)
             self.pace = Pace(planned=self.full_steps if planned is None else min(planned, self.full_steps))
+            self.enter(0)
             return
+        self.enter(found.progress["phase"])
         load_trained(self.model, found.weights)
         load_optimizer(self.model, self.optimizer, found.moments)
         self.step = found.step
         self.pace = Pace(*found.progress["pace"])
         step, figures, stale = found.progress["best"]
-        self.best = _Best(step, figures, found.best, stale)
-        self.ending = found.progress["ending"]
-        self.full_steps = found.progress["full_steps"]
-        self.phase, self.phase_began = found.progress["phase"]
-        self.validated = found.progress["validated"]
-        self.padded, self.real = found.progress["padded"], found.progress["real"]
-        self.loss = found.progress["loss"]
+        self.best = Best(step, figures, found.best, stale)
+        self.average.weights, self.average.updates = found.average, found.progress["averaged"]
+        self.scaling.load(found.progress["scaling"])
+        for name in CARRIED:
+            setattr(self, name, found.progress[name])
 
     def _outcome(self) -> Outcome:
         return Outcome(

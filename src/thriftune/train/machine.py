@@ -11,8 +11,12 @@ from typing import Any
 
 import torch
 
+from thriftune.errors import BadInput
+
 BF16_GAIN = 2.0  # bfloat16 must multiply matrices this much faster: casts and master weights eat the rest
 REPEATS = 5
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+TF32_SINCE = 8  # the first of the GPUs' compute capabilities that has it
 
 
 @dataclass(frozen=True)
@@ -20,15 +24,15 @@ class Machine:
     """How this machine computes: all of it probed, recorded as decisions, and so the same after a resume."""
 
     device: str = "cpu"
-    precision: str = "fp32"  # or bf16, by autocast over fp32 master weights
+    precision: str = "fp32"  # or tf32; or bf16 or fp16, by autocast over fp32 master weights
     threads: int = 1
     micro_batch_tokens: int | None = None  # padded tokens a forward pass, None for the whole update at once
     read_batch_tokens: int = 4096
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context in which the forward pass runs."""
-        if self.precision == "bf16":
-            return torch.autocast(self.device.split(":")[0], dtype=torch.bfloat16)
+        if self.precision in HALVES:
+            return torch.autocast(self.device.split(":")[0], dtype=HALVES[self.precision])
         return nullcontext()
 
 
@@ -71,10 +75,10 @@ def probe_threads(hidden: int) -> tuple[int, str]:
 
 
 def probe_precision(hidden: int, device: str) -> tuple[str, str]:
-    """fp32 or bf16, by what a matrix product of this model's size takes in each, and why."""
+    """fp32, bf16 or fp16, by what a matrix product of this model's size takes in each, and why."""
     if device != "cpu":
         supported = torch.cuda.is_bf16_supported()
-        return ("bf16" if supported else "fp32"), f"the accelerator {'has' if supported else 'lacks'} bfloat16"
+        return ("bf16" if supported else "fp16"), f"the accelerator {'has' if supported else 'lacks'} bfloat16"
     full = product_seconds(256, hidden, 4 * hidden, torch.float32, device)
     began = time.perf_counter()
     probe = torch.randn(16, hidden).to(torch.bfloat16) @ torch.randn(hidden, 4 * hidden).to(torch.bfloat16)
@@ -101,4 +105,23 @@ def choose_machine(take: Callable[[str, Callable[[], tuple[Any, str]]], Any], hi
         "precision",
         lambda: probe_precision(hidden, device) if wanted.precision == "auto" else (wanted.precision, stated),
     )
+    if precision == "tf32":
+        _allow_tf32(device)
     return Machine(device=device, precision=precision, threads=threads, micro_batch_tokens=wanted.micro_batch_tokens)
+
+
+def _allow_tf32(device: str) -> None:
+    """Let the accelerator multiply fp32 matrices with 10 bits of mantissa.
+
+    Raises:
+        BadInput: it cannot.
+    """
+    if device == "cpu" or torch.cuda.get_device_capability()[0] < TF32_SINCE:
+        raise BadInput(
+            "this machine has no TF32",
+            where="train.precision",
+            found="tf32",
+            expected="auto, fp32, bf16 or fp16 here",
+            way_out="leave train.precision out: it is probed",
+        )
+    torch.set_float32_matmul_precision("high")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from thriftune.options import Options, Seconds
 from thriftune.tasks.kinds import Method, kind_of
+from thriftune.train.recipe import Phase
 
 MIN_UPDATES = 200  # few rows are passed over more often, so that the rate's curve has this many steps to act
 MAX_EPOCHS = 10
+GRADUAL = ((0.0, 5 / 6, 3.0), (0.3, 2 / 3, 2.0), (0.6, 1 / 3, 1.5))
+"""Phases of `unfreeze: gradual`: progress, share of the layers that is frozen, factor on the rate; measured by
+bench/prefix_cache.py."""
 LARGE_ENCODER = 100_000_000  # parameters; BERT base has 110 million
 
 
@@ -43,12 +47,21 @@ class LoraOptions(Options):
     )
 
 
+class PhaseOptions(Options):
+    """A phase of gradual unfreezing."""
+
+    at: float = Field(gt=0, lt=1, description="The share of training after which it begins")
+    frozen: int = Field(ge=0, le=1000, description="How many of the first layers are still frozen; 0 trains all")
+    rate: float = Field(default=1.0, gt=0, le=100, description="A factor on the rate of the schedule; as it is")
+
+
 class TrainOptions(Options):
     """How to train. What says "auto" is decided from the task and the data, or probed, and recorded as a decision."""
 
-    method: Literal["auto", "full", "lora", "head"] = Field(
+    method: Literal["auto", "full", "lora", "dora", "qlora", "head"] = Field(
         default="auto",
-        description="Every weight for a classifier, adapters for a chat model, whose weights are many more",
+        description="Every weight for a classifier, adapters for a chat model, whose weights are many more; qlora needs"
+        " a GPU and the extra `gpu`",
     )
     epochs: AutoInt = Field(
         default=None,
@@ -68,7 +81,15 @@ class TrainOptions(Options):
         gt=0,
         le=1,
         description="Classifier: 1e-4, the best measured for MiniLM, and 2e-5 from 100 million parameters on (BERT,"
-        " 2019); head alone: 1e-3, measured; LoRA: 2e-4 (QLoRA, 2023), preferences 5e-5; decoder, every weight: 2e-5",
+        " 2019); head alone: 1e-3, measured; adapters: 2e-4 (QLoRA, 2023), on a classifier 1e-3, for preferences 5e-5;"
+        " decoder, every weight: 2e-5",
+    )
+    layer_decay: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="A layer's rate over that of the one above it: the same, which measured best on small encoders; "
+        "0.9 or less spares the lower layers of large ones (ULMFiT, 2018)",
     )
     weight_decay: float = Field(default=0.01, ge=0, le=1, description="As BERT was trained with")
     warmup: float = Field(default=0.1, ge=0, lt=1, description="Share of progress in which the rate rises, as in BERT")
@@ -99,6 +120,13 @@ class TrainOptions(Options):
     freeze_layers: int = Field(
         default=0, ge=0, le=1000, description="No layer: frozen layers cost quality, which is measured elsewhere"
     )
+    unfreeze: Literal["none", "gradual"] = Field(
+        default="none",
+        description="What is frozen stays so; gradual begins with the last layers and frees the rest on the way",
+    )
+    phases: tuple[PhaseOptions, ...] = Field(
+        default=(), description="With unfreeze gradual: your own phases after the first, which freezes freeze_layers"
+    )
     prefix_cache_gb: float = Field(
         default=8.0,
         ge=0,
@@ -119,12 +147,26 @@ class TrainOptions(Options):
         le=100,
         description="Preferences: what a nat of the margin over the untuned model's weighs, as in DPO (2023)",
     )
+    class_weights: Literal["none", "balanced"] | dict[str, float] = Field(
+        default="none",
+        description="What a row of a label counts: 1, so that probabilities stay readable; balanced counts rare labels"
+        " more, as their share asks; or a number for each label",
+    )
+    ema: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Decay of an average of the weights that is validated and kept in their place; none, since a rate"
+        " that falls to nothing does as much",
+    )
     patience: int = Field(
         default=3, ge=1, le=1000, description="Validations without gain before a short decay ends training"
     )
     min_gain: float = Field(default=0.0, ge=0, le=1, description="Any gain counts; patience evens out the noise")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto", description="Probed: bf16 is 7 times faster on some processors and 200 times slower on others"
+    precision: Literal["auto", "fp32", "bf16", "fp16", "tf32"] = Field(
+        default="auto",
+        description="Probed: bf16 is 7 times faster on some processors and 200 times slower on others; fp16 with loss"
+        " scaling on a GPU that lacks it; tf32 on your word only",
     )
     threads: AutoInt = Field(default=None, ge=1, le=4096, description="Probed: as many as make a step fastest")
     checkpoint_seconds: Seconds = Field(
@@ -140,6 +182,28 @@ class TrainOptions(Options):
     def method_for(self, task: str) -> Method:
         """The method, "auto" resolved for the task."""
         return kind_of(task).methods[0] if self.method == "auto" else self.method
+
+    @model_validator(mode="after")
+    def _downwards(self) -> Self:
+        ats, frozen = [phase.at for phase in self.phases], [phase.frozen for phase in self.phases]
+        if ats != sorted(set(ats)) or frozen != sorted(set(frozen), reverse=True):
+            raise ValueError("phases that begin one after the other, each with fewer frozen layers")
+        if self.phases and (self.unfreeze == "none" or self.freeze_layers <= frozen[0]):
+            raise ValueError("unfreeze: gradual and freeze_layers above the first phase's, where phases are stated")
+        return self
+
+    def phases_for(self, layers: int) -> tuple[Phase, ...]:
+        """The phases of gradual unfreezing for a model of so many layers; none where nothing is freed on the way."""
+        if self.unfreeze == "none":
+            return ()
+        if self.phases:
+            return (Phase(0.0, self.freeze_layers), *(Phase(p.at, p.frozen, p.rate) for p in self.phases))
+        first, *later = (Phase(begins, min(round(share * layers), layers - 1), rate) for begins, share, rate in GRADUAL)
+        frozen = self.freeze_layers or first.frozen
+        found = [Phase(0.0, frozen, first.rate)]
+        found += [phase for phase in later if phase.frozen < frozen]
+        distinct = {phase.frozen: phase for phase in reversed(found)}  # of a shallow model: the first of equal ones
+        return tuple(sorted(distinct.values(), key=lambda phase: phase.begins)) if len(distinct) > 1 else ()
 
     @property
     def prefix_cache_bytes(self) -> float:
@@ -164,7 +228,7 @@ class TrainOptions(Options):
         method = self.method_for(task)
         if method == "head":
             return 1e-3
-        if method == "lora":
+        if method in {"lora", "dora", "qlora"}:
             return kind_of(task).lora_rate
         small = kind_of(task).model == "encoder" and (parameters is None or parameters < LARGE_ENCODER)
         return 1e-4 if small else 2e-5

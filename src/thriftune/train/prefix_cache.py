@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,10 +44,12 @@ class PrefixCache:
     Args:
         prefix: of the model that is trained.
         states_of: a row's (tokens, width) fp32 states.
+        depth: how many layers they are the answer of, by default all of the prefix.
     """
 
     prefix: Prefix
     states_of: Callable[[int], NDArray[np.float32]]
+    depth: int | None = None
 
     @contextmanager
     def given(self, rows: NDArray[np.int64], batch: Batch) -> Iterator[None]:
@@ -60,7 +63,7 @@ class PrefixCache:
         mask = batch["attention_mask"].bool()
         padded = torch.zeros(*mask.shape, flat.shape[1], device=mask.device)
         padded[mask] = torch.from_numpy(flat).to(mask.device)
-        with self.prefix.given(padded):
+        with self.prefix.given(padded, self.depth):
             yield
 
 
@@ -106,13 +109,27 @@ def open_or_build(
     most_bytes: float,
     unit: Unit,
 ) -> PrefixCache:
-    """The states of these rows: as they were kept, or computed now, in metered units.
+    """The states of these rows: as they were kept, or computed now; see `open_or_build_all`."""
+    wanted = {needs.depth: needs}
+    return open_or_build_all(root, model, prefix, wanted, seconds_per_token, most_bytes, unit)[needs.depth]
+
+
+def open_or_build_all(
+    root: Path,
+    model: torch.nn.Module,
+    prefix: Prefix,
+    wanted: Mapping[int, Needs],
+    seconds_per_token: float,
+    most_bytes: float,
+    unit: Unit,
+) -> dict[int, PrefixCache]:
+    """The states of the same rows at several depths: as they were kept, or computed now in one pass, in metered units.
 
     Args:
         root: the folder that holds one folder for each set of states.
         model: whose prefix it is.
-        prefix: of the model.
-        needs: what determines them.
+        prefix: of the model, as deep as the deepest.
+        wanted: what determines them, by depth.
         seconds_per_token: that computing them takes, from the probe.
         most_bytes: what all folders together may take; those whose states took least time a byte go first.
         unit: reserves and meters.
@@ -121,28 +138,59 @@ def open_or_build(
         OutOfBudget: money or time do not hold the next unit; nothing is kept then.
         BadInput: the disk is full.
     """
-    folder = root / needs.key
     sweep(root)
-    try:
-        about = read_whole(folder).about
-    except NotWhole:
-        began = time.monotonic()
+    widths = {depth: _kept_width(root / needs.key) for depth, needs in wanted.items()}
+    missing = [depth for depth, width in widths.items() if width is None]
+    if missing:
+        needs = wanted[missing[0]]
         width = _width(model, prefix, needs)
-        _make_room(root, states_bytes(needs.encoded, width), most_bytes, needs.key)
+        for depth in missing:
+            remove_folder(root / wanted[depth].key)
+        keys = {needs.key for needs in wanted.values()}
+        _make_room(root, len(missing) * states_bytes(needs.encoded, width), most_bytes, keys)
 
-        def write(target: Path) -> None:
-            _write_states(target / STATES, model, prefix, needs, width, seconds_per_token, unit)
+        def write(targets: dict[int, Path]) -> None:
+            _write_states(targets, model, prefix, needs, width, seconds_per_token, unit)
 
-        about = {"width": width, "seconds": time.monotonic() - began}
-        write_folder(folder, write, about=about)
+        _in_folders({depth: root / wanted[depth].key for depth in missing}, {"width": width}, write)
+        widths |= dict.fromkeys(missing, width)
+    return {depth: _opened(root / needs.key, prefix, needs, widths[depth] or 0) for depth, needs in wanted.items()}
+
+
+def _kept_width(folder: Path) -> int | None:
+    """The width of the states in a whole folder; None where there is no such."""
+    try:
+        return int(read_whole(folder).about["width"])
+    except NotWhole:
+        return None
+
+
+def _opened(folder: Path, prefix: Prefix, needs: Needs, width: int) -> PrefixCache:
     offsets = needs.encoded.offsets
-    shape = (int(offsets[-1]), int(about["width"]))
-    states = np.memmap(folder / STATES, dtype=np.float32, mode="r", shape=shape)
-    return PrefixCache(prefix, lambda row: states[offsets[row] : offsets[row + 1]])
+    states = np.memmap(folder / STATES, dtype=np.float32, mode="r", shape=(int(offsets[-1]), width))
+    return PrefixCache(prefix, lambda row: states[offsets[row] : offsets[row + 1]], needs.depth)
+
+
+def _in_folders(
+    folders: dict[int, Path],
+    about: dict[str, Any],
+    write: Callable[[dict[int, Path]], None],
+    targets: dict[int, Path] | None = None,
+) -> None:
+    """Write several folders in one go, each whole or not at all, and note in each how long its share took."""
+    targets = targets or {}
+    if not folders:
+        began = time.monotonic()
+        write(targets)
+        about["seconds"] = (time.monotonic() - began) / len(targets)
+        return
+    depth, folder = next(iter(folders.items()))
+    rest = {other: path for other, path in folders.items() if other != depth}
+    write_folder(folder, lambda target: _in_folders(rest, about, write, targets | {depth: target}), about=about)
 
 
 def _write_states(
-    path: Path,
+    targets: dict[int, Path],
     model: torch.nn.Module,
     prefix: Prefix,
     needs: Needs,
@@ -153,7 +201,9 @@ def _write_states(
     encoded, machine = needs.encoded, needs.machine
     batches = sorted_batches(encoded.lengths, machine.read_batch_tokens)
     shape = (int(encoded.offsets[-1]), width)
-    states = np.memmap(path, dtype=np.float32, mode="w+", shape=shape)
+    states = {
+        depth: np.memmap(target / STATES, dtype=np.float32, mode="w+", shape=shape) for depth, target in targets.items()
+    }
     slowest = seconds_per_token
     while batches:
         tokens = 0
@@ -164,9 +214,12 @@ def _write_states(
         began = time.monotonic()
         with unit("prefix states", 1.5 * tokens * slowest + 0.25):
             for rows in some:
-                _put(states, encoded, rows, prefix_states(model, prefix, needs, rows))
+                answers = states_at(model, prefix, needs, rows, list(states))
+                for kept, flat in zip(states.values(), answers, strict=True):
+                    _put(kept, encoded, rows, flat)
         slowest = max(slowest, (time.monotonic() - began) / tokens)
-    states.flush()
+    for kept in states.values():
+        kept.flush()
 
 
 def _put(states: NDArray[np.float32], encoded: Encoded, rows: NDArray[np.int64], flat: NDArray[np.float32]) -> None:
@@ -179,12 +232,19 @@ def _put(states: NDArray[np.float32], encoded: Encoded, rows: NDArray[np.int64],
 
 def prefix_states(model: torch.nn.Module, prefix: Prefix, needs: Needs, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """(tokens of these rows, width): what the prefix answers for them, row after row, without the padding."""
+    return states_at(model, prefix, needs, rows, [needs.depth])[0]
+
+
+def states_at(
+    model: torch.nn.Module, prefix: Prefix, needs: Needs, rows: NDArray[np.int64], depths: Sequence[int]
+) -> list[NDArray[np.float32]]:
+    """As `prefix_states`, at each of these depths, in one pass."""
     machine = needs.machine
     batch = {name: tensor.to(machine.device) for name, tensor in needs.task.batch(needs.encoded, rows).items()}
     with machine.autocast():
-        answer = prefix.answer(lambda: needs.task.loss(model, batch))
-    flat: NDArray[np.float32] = answer[batch["attention_mask"].bool()].float().cpu().numpy()
-    return flat
+        answers = prefix.answers(lambda: needs.task.loss(model, batch), depths)
+    mask = batch["attention_mask"].bool()
+    return [answer[mask].float().cpu().numpy() for answer in answers]
 
 
 def _width(model: torch.nn.Module, prefix: Prefix, needs: Needs) -> int:
@@ -192,15 +252,16 @@ def _width(model: torch.nn.Module, prefix: Prefix, needs: Needs) -> int:
     return int(prefix_states(model, prefix, needs, np.array([shortest]))[0].size)
 
 
-def _make_room(root: Path, wanted: int, most_bytes: float, key: str) -> None:
-    """Remove kept states, those that took least time a byte first, until `wanted` more bytes are within the bound."""
+def _make_room(root: Path, wanted: int, most_bytes: float, keys: Collection[str]) -> None:
+    """Remove kept states, those that took least time a byte first, until `wanted` more bytes are within the bound.
+
+    Folders named by `keys` stay.
+    """
     kept = []
     for folder in root.iterdir() if root.is_dir() else ():
         try:
             manifest = read_manifest(folder)
         except NotWhole:
-            if folder.name == key:
-                remove_folder(folder)
             continue
         size = sum(entry.bytes for entry in manifest.files)
         kept.append((float(manifest.about.get("seconds", 0.0)) / max(1, size), size, folder))
@@ -208,5 +269,6 @@ def _make_room(root: Path, wanted: int, most_bytes: float, key: str) -> None:
     for _, size, folder in sorted(kept, key=lambda entry: entry[0]):
         if total + wanted <= most_bytes:
             return
-        remove_folder(folder)
-        total -= size
+        if folder.name not in keys:
+            remove_folder(folder)
+            total -= size

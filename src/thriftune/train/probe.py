@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from statistics import median
@@ -17,9 +18,10 @@ from thriftune.models.prefix import NotPassable, Prefix, passable_depth
 from thriftune.tasks.base import Encoded, Task
 from thriftune.tasks.batches import micro_batches, padded_tokens, sorted_batches, take
 from thriftune.train.checkpoint import load_trained, trained_state
-from thriftune.train.costs import Costs, PrefixCosts
+from thriftune.train.costs import Costs, PhaseCosts, PrefixCosts
 from thriftune.train.loop import Loop
 from thriftune.train.prefix_cache import Needs, PrefixCache, prefix_states
+from thriftune.train.recipe import Phase
 
 VALIDATION_ROWS = 64
 DISK_PROBE_BYTES = 16 * 2**20
@@ -30,24 +32,64 @@ def probe_costs(loop: Loop, seconds: float, scratch: Path) -> Costs:
     """Measure steps, validation and saving; the model is left as it was.
 
     Args:
-        loop: a fresh loop.
+        loop: a fresh loop, of no use afterwards.
         seconds: how long to go on with steps past the first few.
         scratch: a folder on the disk that will hold checkpoints.
     """
+    last = len(loop.unfreezing.phases) - 1
+    loop.enter(last)
     before = trained_state(loop.model)
+    loop.enter(0)
     rates, peak_bytes = _steps(loop, seconds)
     prefix = _prefix_costs(loop)
+    phases: tuple[PhaseCosts, ...] = ()
+    if last:
+        loop.enter(last)
+        rates_at_last, peak_bytes = _steps(loop, 0.0)
+        phases = _phase_costs(loop.unfreezing.phases, median(rates), median(rates_at_last), prefix)
     load_trained(loop.model, before)
+    loop.enter(0)
     loop.optimizer.state.clear()
     loop.padded = loop.real = 0
-    state_bytes = sum(p.numel() * p.element_size() for p in loop.trained)
+    validation = _validation_seconds(loop.task, loop, loop.validation)
+    loop.unfreezing.release()
+    state_bytes = sum(p.numel() * p.element_size() for p in loop.unfreezing.learnt)
     return Costs(
         seconds_per_token=median(rates),
-        validation=_validation_seconds(loop.task, loop, loop.validation),
+        validation=validation,
         checkpoint=4 * state_bytes * _seconds_per_byte(scratch),  # weights, two moments, the best so far
         peak_bytes=peak_bytes,
         prefix=prefix,
+        phases=phases,
     )
+
+
+def _phase_costs(
+    phases: Sequence[Phase], first: float, last: float, prefix: PrefixCosts | None
+) -> tuple[PhaseCosts, ...]:
+    """An update's seconds per padded token in each phase, from probes of two.
+
+    Between the first phase and the last, an update's time is taken to grow linearly with the layers that are freed.
+    With kept states it grows from what was measured in the first phase to that of an update which runs all layers and
+    trains them, embeddings included. Those take a step of their own, so that the line lies above what the phases
+    between take, and a plan is rather too short than too long.
+
+    Args:
+        phases: of the recipe.
+        first: seconds in the first phase, its frozen layers run.
+        last: seconds in the last.
+        prefix: of the first phase.
+    """
+    top, bottom = phases[0].frozen, phases[-1].frozen
+    slope = (last - first) / (top - bottom)
+    found = []
+    for phase in phases:
+        computed, kept = first + slope * (top - phase.frozen), None
+        if prefix is not None and 0 < phase.frozen <= prefix.depth:
+            whole, given = first + slope * top, prefix.update_seconds_per_token
+            kept = min(computed, given + (whole - given) * (prefix.depth - phase.frozen) / prefix.depth)
+        found.append(PhaseCosts(phase.frozen, computed, kept))
+    return tuple(found)
 
 
 def _steps(loop: Loop, seconds: float) -> tuple[list[float], float]:
@@ -121,7 +163,7 @@ def _same_loss(loop: Loop, cache: PrefixCache, rows: NDArray[np.int64]) -> bool:
         torch.manual_seed(0)
         with cache.given(rows, batch) if states else nullcontext(), loop.machine.autocast():
             losses.append(float(loop.task.loss(loop.model, batch)))
-    return bool(np.isclose(losses[0], losses[1], rtol=1e-3 if loop.machine.precision == "bf16" else 1e-5))
+    return bool(np.isclose(losses[0], losses[1], rtol=1e-5 if loop.machine.precision == "fp32" else 1e-3))
 
 
 def _timed_update(loop: Loop, step: int) -> float:
@@ -133,7 +175,7 @@ def _timed_update(loop: Loop, step: int) -> float:
 def _most_tokens(loop: Loop, step: int) -> int:
     """Padded tokens of the largest forward pass of an update."""
     lengths = loop.train.lengths
-    parts = micro_batches(lengths, loop.rows_of(step), loop.machine.micro_batch_tokens)
+    parts = micro_batches(lengths, loop.rows_of(step), loop.micro_batch_tokens)
     return max(padded_tokens(lengths, [part]) for part in parts)
 
 
@@ -145,7 +187,7 @@ def _peak_bytes(loop: Loop, settled: int, probed: int) -> float:
         settled: bytes after the first of them, when model and moments are there.
         probed: the most bytes during the others.
     """
-    trained = sum(p.numel() * p.element_size() for p in loop.trained)
+    trained = sum(p.numel() * p.element_size() for p in loop.unfreezing.learnt)
     return settled + trained + max(probed - settled, CHECKPOINT_COPIES * trained)
 
 

@@ -23,6 +23,21 @@ class Mixing:
 
 
 @dataclass(frozen=True)
+class Phase:
+    """A part of training in which the same layers are frozen.
+
+    Args:
+        begins: the progress (0…1) at which it begins; the first begins at 0.
+        frozen: how many of the first layers, and with them the embeddings, are not trained; 0 trains all.
+        rate: a factor on the rate of the schedule.
+    """
+
+    begins: float
+    frozen: int
+    rate: float = 1.0
+
+
+@dataclass(frozen=True)
 class Recipe:
     """What determines the trained weights, besides the data, the task and the recorded decisions."""
 
@@ -30,6 +45,10 @@ class Recipe:
     rows_per_update: int
     rate: float  # peak learning rate
     weight_decay: float = 0.01
+    layer_decay: float = 1.0  # a layer's rate over that of the one above it
+    phases: tuple[Phase, ...] = ()  # of gradual unfreezing; none: what is trained stays the same
+    thaw: float = 0.02  # share of progress in which the rate of newly freed layers rises
+    ema: float = 0.0  # decay of the average of the weights that is validated and kept; 0: the weights themselves
     warmup: float = 0.1  # share of progress
     decay: str = "linear"  # a name in schedule.DECAYS
     clip_norm: float = 1.0

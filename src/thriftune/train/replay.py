@@ -16,12 +16,12 @@ import torch
 from thriftune.budget.decisions import Decisions
 from thriftune.errors import BadInput
 from thriftune.events import Event, EventLog
-from thriftune.models.prefix import Prefix, passable_depth
+from thriftune.models.prefix import Prefix
 from thriftune.train.costs import Costs
 from thriftune.train.loop import Loop
 from thriftune.train.machine import choose_machine
 from thriftune.train.options import TrainOptions
-from thriftune.train.prefix_cache import FOLDER, Needs, open_or_build
+from thriftune.train.prefix_cache import FOLDER, Needs, open_or_build_all
 from thriftune.train.supervision import Outcome, Supervision
 from thriftune.train.train import Work
 
@@ -65,11 +65,12 @@ def replay(
     watch = Supervision(
         decisions, events, meter=None, governor=None, checkpoints=checkpoints, checkpoint_seconds=math.inf
     )
-    depth = decisions.recorded("prefix_cache") and passable_depth(model)
+    depths = decisions.recorded("prefix_cache") or []
     loop = Loop(work.task, model, work.train, work.validation, work.recipe, machine, watch)
-    if depth:
-        prefix, needs = Prefix(model, depth), Needs(work.task, work.train, machine, depth)
-        loop.prefix_cache = open_or_build(checkpoints.parent / FOLDER, model, prefix, needs, 0.0, math.inf, watch.unit)
+    if depths:
+        wanted = {depth: Needs(work.task, work.train, machine, depth) for depth in depths}
+        prefix, root = Prefix(model, max(depths)), checkpoints.parent / FOLDER
+        loop.kept = open_or_build_all(root, model, prefix, wanted, 0.0, math.inf, watch.unit)
     unmeasured = Costs(
         seconds_per_token=math.inf, validation=0.0, checkpoint=0.0, peak_bytes=0.0
     )  # bounds that nobody reserves

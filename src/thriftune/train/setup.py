@@ -12,18 +12,21 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thriftune.errors import BadInput
+from thriftune.models.adapters import LoraShape
+from thriftune.models.quantised import require_quantisation
 from thriftune.models.reference import ModelFolder, resolve
 from thriftune.tasks.base import SOURCE_ROW, Encoded, Task
-from thriftune.tasks.chat import IGNORED, ChatTask, LoraShape
+from thriftune.tasks.chat import IGNORED, ChatTask
 from thriftune.tasks.classify import ClassifyTask
 from thriftune.tasks.encoder import EncoderTask
-from thriftune.tasks.kinds import kind_of
+from thriftune.tasks.kinds import Method, kind_of
 from thriftune.tasks.multilabel import MultilabelTask
 from thriftune.tasks.prefer import PreferTask, sides_of
 from thriftune.tasks.pretrain import PretrainTask
 from thriftune.tasks.tag import TagTask
 from thriftune.tasks.targets import classes_of
 from thriftune.train.options import TrainOptions
+from thriftune.train.recipe import Phase
 from thriftune.train.train import Work, recipe_of
 
 ANSWER_QUANTILE = 0.98  # of the training answers' tokens: how long a generated answer may be
@@ -80,9 +83,15 @@ def work_of(
             expected=" or ".join(kind.methods),
             way_out="name one of these, or leave it out",
         )
+    if method == "qlora":
+        require_quantisation()
+    phases = _phases(model, options, method)
     task, encoded = MAKERS[task_name](model, options, seed, train)
+    if "id" in train.columns:
+        names = train["id"].to_numpy()
+        encoded = replace(encoded, ids=tuple(names[encoded.facts.get(SOURCE_ROW, np.arange(len(names)))]))
     chosen = watch if watch in kind.watched else kind.watched[0]
-    recipe = recipe_of(options, task, len(encoded), seed, chosen, model.parameters, parts)
+    recipe = recipe_of(options, task, len(encoded), seed, chosen, model.parameters, parts, phases)
     encoded, held_out = (
         replace(rows, parts=numbers_of_parts(rows, frame, parts))
         for rows, frame in ((encoded, train), (task.encode(validation), validation))
@@ -112,6 +121,62 @@ def numbers_of_parts(encoded: Encoded, frame: pl.DataFrame, parts: tuple[str, ..
     return found[encoded.facts[SOURCE_ROW]] if SOURCE_ROW in encoded.facts else found
 
 
+def _phases(model: ModelFolder, options: TrainOptions, method: Method) -> tuple[Phase, ...]:
+    """The phases of gradual unfreezing, checked against the model."""
+    phases = options.phases_for(model.layers)
+    if phases and (method == "head" or phases[0].frozen >= model.layers):
+        raise BadInput(
+            "there is nothing to unfreeze gradually",
+            where="train.unfreeze",
+            found=f"method {method}, {phases[0].frozen} of {model.layers} layers frozen at first",
+            expected=f"at most {model.layers - 1} frozen layers, and a method that trains them",
+            way_out="freeze fewer layers, name another method, or leave train.unfreeze out",
+        )
+    return phases
+
+
+def _frozen_to_the_end(model: ModelFolder, options: TrainOptions) -> int:
+    phases = options.phases_for(model.layers)
+    return phases[-1].frozen if phases else options.freeze_layers
+
+
+def _adapters(options: TrainOptions, task_name: str) -> LoraShape | None:
+    """The adapters of the method; None where it has none."""
+    method, lora = options.method_for(task_name), options.lora
+    if method not in {"lora", "dora", "qlora"}:
+        return None
+    return LoraShape(lora.rank, lora.alpha, lora.dropout, dora=method == "dora", quantised=method == "qlora")
+
+
+def _class_weights(
+    options: TrainOptions, labels: tuple[str, ...], train: pl.DataFrame, make: type[EncoderTask]
+) -> tuple[float, ...] | None:
+    """What a row of each label counts: as stated, or inversely to the label's share (King and Zeng, 2001)."""
+    stated = options.class_weights
+    if stated != "none" and make is not ClassifyTask:
+        raise BadInput(
+            "weights of classes are for one label a text",
+            where="train.class_weights",
+            found=f"task {make.name}",
+            expected="task classify",
+            way_out="leave train.class_weights out",
+        )
+    if isinstance(stated, dict):
+        if sorted(stated) != sorted(labels) or min(stated.values()) <= 0:
+            raise BadInput(
+                "every label needs a weight above 0",
+                where="train.class_weights",
+                found=", ".join(f"{label}: {weight:g}" for label, weight in stated.items()) or "nothing",
+                expected=f"a number for each of {', '.join(labels)}",
+                way_out="name each label of the training data once, or say balanced",
+            )
+        return tuple(stated[label] for label in labels)
+    if stated == "none":
+        return None
+    counts = dict(train["target"].value_counts().iter_rows())
+    return tuple(len(train) / (len(labels) * counts[label]) for label in labels)
+
+
 def _limit(model: ModelFolder, options: TrainOptions, task_name: str) -> int:
     longest = kind_of(task_name).longest
     return min(options.max_tokens or longest, model.max_positions or longest)
@@ -121,20 +186,21 @@ def _encoder(make: type[EncoderTask]) -> Callable[[ModelFolder, TrainOptions, in
     """The maker of an encoder's task."""
 
     def made(model: ModelFolder, options: TrainOptions, seed: int, train: pl.DataFrame) -> tuple[Task, Encoded]:
-        task = cast(
-            Task,
-            make(
-                model=model,
-                labels=tuple(sorted(classes_of(train["target"], make.name).explode().drop_nulls().unique())),
-                seed=seed,
-                max_tokens=_limit(model, options, make.name),
-                dropout=options.dropout,
-                label_smoothing=options.label_smoothing,
-                frozen_layers=options.freeze_layers,
-                head_only=options.method_for(make.name) == "head",
-            ),
+        labels = tuple(sorted(classes_of(train["target"], make.name).explode().drop_nulls().unique()))
+        weights = _class_weights(options, labels, train, make)
+        task = make(
+            model=model,
+            labels=labels,
+            seed=seed,
+            max_tokens=_limit(model, options, make.name),
+            dropout=options.dropout,
+            label_smoothing=options.label_smoothing,
+            frozen_layers=_frozen_to_the_end(model, options),
+            head_only=options.method_for(make.name) == "head",
+            lora=_adapters(options, make.name),
+            **({"class_weights": weights} if weights else {}),
         )
-        return task, task.encode(train)
+        return cast(Task, task), cast(Task, task).encode(train)
 
     return made
 
@@ -167,13 +233,12 @@ def _pretrain(model: ModelFolder, options: TrainOptions, seed: int, train: pl.Da
 
 
 def _decoder(kind: type[Decoder], model: ModelFolder, options: TrainOptions, seed: int, **more: Any) -> Decoder:
-    shape = LoraShape(options.lora.rank, options.lora.alpha, options.lora.dropout)
     return kind(
         model=model,
         seed=seed,
         max_tokens=_limit(model, options, kind.name),
-        lora=shape if options.method_for(kind.name) == "lora" else None,
-        frozen_layers=options.freeze_layers,
+        lora=_adapters(options, kind.name),
+        frozen_layers=_frozen_to_the_end(model, options),
         **more,
     )
 

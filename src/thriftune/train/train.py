@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,10 @@ from thriftune.train.costs import Costs
 from thriftune.train.loop import Loop
 from thriftune.train.machine import Machine
 from thriftune.train.options import TrainOptions
-from thriftune.train.prefix_cache import FOLDER, Needs, PrefixCache, open_or_build
-from thriftune.train.recipe import Mixing, Recipe
+from thriftune.train.prefix_cache import FOLDER, Needs, PrefixCache, open_or_build_all
+from thriftune.train.recipe import Mixing, Phase, Recipe
 from thriftune.train.supervision import Outcome, Supervision
+from thriftune.train.unfreezing import mean_cost
 
 STAGE_VERSION = 1
 ABOUT_FILE = "thriftune-model.json"  # how the training ended, and what a server must know
@@ -89,6 +91,11 @@ class Work:
         return int(self.train.offsets[-1])
 
     @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Of gradual unfreezing; one where nothing is freed on the way."""
+        return self.recipe.phases or (Phase(0.0, 0),)
+
+    @property
     def full_steps(self) -> int:
         """The updates of all epochs."""
         return self.plan.full_steps
@@ -102,6 +109,7 @@ def recipe_of(
     watch: str,
     parameters: int | None = None,
     parts: tuple[str, ...] = (),
+    phases: tuple[Phase, ...] = (),
 ) -> Recipe:
     """The options with every "auto" resolved for this task and data.
 
@@ -110,12 +118,16 @@ def recipe_of(
         watch: the validation figure that chooses the best checkpoint.
         parameters: of the model, where known.
         parts: the names of the data's parts.
+        phases: of gradual unfreezing.
     """
     return Recipe(
         epochs=options.epochs_for(task.name, rows),
         rows_per_update=options.batch_rows_for(task.name),
         rate=options.learning_rate_for(task.name, parameters),
         weight_decay=options.weight_decay,
+        layer_decay=options.layer_decay,
+        phases=phases,
+        ema=options.ema,
         warmup=options.warmup,
         decay=options.schedule,
         clip_norm=options.clip_norm,
@@ -134,7 +146,7 @@ def validate_every(work: Work, costs: Costs) -> tuple[int, str]:
     epoch = work.plan.epoch_updates
     if work.recipe.validations_per_epoch is not None:
         return math.ceil(epoch / work.recipe.validations_per_epoch), "stated in the project file"
-    step = costs.seconds_per_token * work.mean_step_tokens
+    step = mean_cost(work.phases, costs.by_phase()) * work.mean_step_tokens
     every = max(math.ceil(costs.validation / (VALIDATION_SHARE * step)), 1)
     chosen = every if every >= epoch else max(every, math.ceil(epoch / 4))
     because = f"a validation takes {costs.validation:.2f} s, {costs.validation / step:.0f} steps' worth"
@@ -159,22 +171,34 @@ class Way:
     """One way to compute the same updates.
 
     Args:
-        cached: whether the frozen first layers' states are kept.
+        kept: the depths at which the frozen first layers' states are kept.
         first: seconds before the first update.
-        step: seconds an update.
+        step: seconds an update, the mean of all phases.
     """
 
-    cached: bool
+    kept: tuple[int, ...]
     first: float
     step: float
 
 
 def ways_to_train(work: Work, costs: Costs, options: TrainOptions) -> list[Way]:
-    """Without the prefix cache, and with it where there is a frozen prefix and room for its states."""
-    ways = [Way(False, 0.0, costs.seconds_per_token * work.mean_step_tokens)]
-    if costs.prefix is not None and work.train_tokens * costs.prefix.bytes_per_token <= options.prefix_cache_bytes:
-        first = costs.prefix.seconds_per_token * work.train_tokens
-        ways.append(Way(True, first, costs.prefix.update_seconds_per_token * work.mean_step_tokens))
+    """Without the prefix cache, and with it at one or more depths where there is room for the states.
+
+    One pass computes the states of all depths, and takes what the deepest does: its time grows with its layers.
+    """
+
+    def step(kept: tuple[int, ...]) -> float:
+        return mean_cost(work.phases, costs.by_phase(kept)) * work.mean_step_tokens
+
+    ways = [Way((), 0.0, step(()))]
+    if costs.prefix is None:
+        return ways
+    one_depth = work.train_tokens * costs.prefix.bytes_per_token
+    for count in range(1, len(costs.depths) + 1):
+        for kept in combinations(costs.depths, count):
+            if count * one_depth <= options.prefix_cache_bytes:
+                first = costs.prefix.seconds_per_token * work.train_tokens * max(kept) / costs.prefix.depth
+                ways.append(Way(kept, first, step(kept)))
     return ways
 
 
@@ -190,7 +214,7 @@ def best_way(work: Work, costs: Costs, options: TrainOptions, governor: Governor
 
 def minimum(work: Work, costs: Costs) -> Forecast:
     """Seconds of the shortest training that makes a model: `MIN_STEPS` updates and one validation."""
-    seconds = MIN_STEPS * costs.seconds_per_token * work.mean_step_tokens + costs.validation
+    seconds = MIN_STEPS * mean_cost(work.phases, costs.by_phase()) * work.mean_step_tokens + costs.validation
     return Forecast.lognormal(seconds, PROBE_SPREAD, "probe")
 
 
@@ -212,8 +236,8 @@ def governor_of(
         dead_band: a plan stands while it is off by less than this share of the steps to go.
     """
     every = validate_every(work, costs)[0] if every is None else every
-    phases = len(work.plan.phases)
-    validations = 1 + (phases + 1 if phases > 1 else 0)  # the last, and in a sequence one before and after each phase
+    stages = len(work.plan.stages)
+    validations = 1 + (stages + 1 if stages > 1 else 0)  # the last, and in a sequence one before and after each stage
     return Governor(
         remaining=remaining,
         tail_seconds=tail_seconds + validations * costs.validation_upper,
@@ -256,11 +280,10 @@ def run(
     def write(folder: Path) -> None:
         every = decisions.take("validate_every", lambda: validate_every(work, costs))
         governor = governor_of(work, costs, every, options, context.meter.remaining_seconds, tail_seconds, dead_band)
-        cache = _prefix_cache(work, model, machine, costs, governor, options, decisions, context)
-        per_token = costs.seconds_per_token
-        if cache is not None and costs.prefix is not None:
-            per_token = costs.prefix.update_seconds_per_token
-        decisions.take("planned_steps", lambda: _first_plan(governor, per_token * work.mean_step_tokens))
+        kept = _prefix_caches(work, model, machine, costs, governor, options, decisions, context)
+        by_phase = costs.by_phase(kept)
+        step_seconds = mean_cost(work.phases, by_phase) * work.mean_step_tokens
+        decisions.take("planned_steps", lambda: _first_plan(governor, step_seconds))
         loop = Loop(
             work.task,
             model,
@@ -279,9 +302,9 @@ def run(
                 interrupted=interrupted,
             ),
         )
-        loop.prefix_cache = cache
-        outcome = loop.run(every, replace(costs, seconds_per_token=per_token))
-        if cache is not None:
+        loop.kept, loop.unfreezing.costs = kept, by_phase
+        outcome = loop.run(every, replace(costs, seconds_per_token=by_phase[0]))
+        for cache in list(kept.values())[:1]:
             cache.prefix.release()
         work.task.save(loop.model, folder)
         (folder / ABOUT_FILE).write_text(json.dumps(about | {"outcome": asdict(outcome)}, indent=1))
@@ -291,7 +314,7 @@ def run(
     return open_tuned(artifact)
 
 
-def _prefix_cache(
+def _prefix_caches(
     work: Work,
     model: torch.nn.Module,
     machine: Machine,
@@ -300,40 +323,40 @@ def _prefix_cache(
     options: TrainOptions,
     decisions: Decisions,
     context: Context,
-) -> PrefixCache | None:
-    """The states of the training rows under the frozen first layers, where keeping them is the better way."""
+) -> dict[int, PrefixCache]:
+    """The states of the training rows under the frozen first layers, at the depths where keeping them is better."""
     if costs.prefix is None:
-        return None
-    probed, opened = costs.prefix, []
+        return {}
+    probed, opened = costs.prefix, dict[int, PrefixCache]()
 
-    def build() -> PrefixCache:
-        return open_or_build(
+    def build(depths: Sequence[int]) -> dict[int, PrefixCache]:
+        return open_or_build_all(
             context.root / FOLDER,
             model,
-            Prefix(model, probed.depth),
-            Needs(work.task, work.train, machine, probed.depth),
-            probed.seconds_per_token,
+            Prefix(model, max(depths)),
+            {depth: Needs(work.task, work.train, machine, depth) for depth in depths},
+            probed.seconds_per_token * max(depths) / probed.depth,
             options.prefix_cache_bytes,
             lambda what, upper: context.meter.unit("training", what, upper),
         )
 
-    def choose() -> tuple[bool, str]:
+    def choose() -> tuple[list[int], str]:
         way, steps = best_way(work, costs, options, governor)
-        plain, *kept = ways_to_train(work, costs, options)
-        if not kept:
-            return False, "the states would not fit into train.prefix_cache_gb"
+        plain, *others = ways_to_train(work, costs, options)
+        if not others:
+            return [], "the states would not fit into train.prefix_cache_gb"
+        shown = way if way.kept else others[-1]
+        layers = " and ".join(map(str, shown.kept))
         because = (
-            f"computing the first {probed.depth} layers' states takes {kept[0].first:.1f} s; then an update takes "
-            f"{kept[0].step:.3f} s instead of {plain.step:.3f} s, {steps} times"
+            f"computing the first {layers} layers' states takes {shown.first:.1f} s; then an update takes "
+            f"{shown.step:.3f} s instead of {plain.step:.3f} s, {steps} times"
         )
-        if way.cached:
-            opened.append(build())
-        return way.cached, because
+        if way.kept:
+            opened.update(build(way.kept))
+        return list(way.kept), because
 
-    used = decisions.take("prefix_cache", choose)
-    if not used:
-        return None
-    return opened[0] if opened else build()
+    depths = decisions.take("prefix_cache", choose)
+    return opened or (build(depths) if depths else {})
 
 
 def open_tuned(artifact: Artifact) -> TunedModel:

@@ -1,0 +1,34 @@
+"""The best weights so far, by a validation figure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from thriftune.train.recipe import Recipe
+
+
+@dataclass
+class Best:
+    """The best validation so far.
+
+    Args:
+        step: where it was; -1 before the first.
+        figures: what it found.
+        state: the trained parameters.
+        stale: validations since then.
+    """
+
+    step: int = -1
+    figures: dict[str, float] = field(default_factory=dict)
+    state: dict[str, torch.Tensor] = field(default_factory=dict)
+    stale: int = 0
+
+    def beaten_by(self, figures: dict[str, float], recipe: Recipe) -> bool:
+        """Whether these figures are better by more than `recipe.min_gain`; equal ones are told apart by the loss."""
+        if not self.state:
+            return True
+        new, old = figures[recipe.watch], self.figures[recipe.watch]
+        gain = new - old if recipe.higher_is_better else old - new
+        return (gain if gain != 0 else min(self.figures["loss"] - figures["loss"], 1e-12)) > recipe.min_gain
