@@ -10,6 +10,7 @@ from thriftune.cli.main import app
 app.command("init")(init.init)
 app.command("plan")(run.plan)
 app.command("run")(run.run)
+app.command("train")(run.train)
 app.command("status")(status.status)
 app.command("report")(report.report)
 app.command("runs")(runs.runs)

@@ -10,7 +10,7 @@ import math
 import time
 from collections import deque
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from statistics import median
 
 import numpy as np
@@ -26,16 +26,13 @@ from thriftune.train.batches import mean_update_tokens, plan_epoch, updates_per_
 from thriftune.train.checkpoint import (
     Checkpoint,
     load_latest,
-    load_optimizer,
-    load_trained,
-    optimizer_state,
     save_checkpoint,
-    trained_state,
 )
 from thriftune.train.costs import UPPER_FACTOR, UPPER_FLOOR, Costs
 from thriftune.train.machine import Machine
 from thriftune.train.optimizer import adamw
 from thriftune.train.prefix_cache import PrefixCache
+from thriftune.train.ranks import ALONE, Ranks
 from thriftune.train.recipe import Recipe
 from thriftune.train.schedule import Pace, rate_factor
 from thriftune.train.supervision import Outcome, Supervision
@@ -70,11 +67,13 @@ class Loop:
         recipe: Recipe,
         machine: Machine,
         supervision: Supervision,
+        ranks: Ranks = ALONE,
     ) -> None:
         keep_freed_memory()
         self.task, self.train, self.validation = task, train, validation
         self.recipe, self.machine, self.watch = recipe, machine, supervision
-        self.model = model.to(machine.device).train()
+        self.ranks = ranks
+        self.model = ranks.spread(task, model.to(machine.device).train())
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = adamw(self.model, recipe.rate, recipe.weight_decay)
         self.epoch_updates = updates_per_epoch(len(train), recipe.rows_per_update)
@@ -116,7 +115,7 @@ class Loop:
                 break
         if self.validated != self.step:
             self._validate_last(costs.validation_upper)
-        load_trained(self.model, self.best.state)
+        self.model = self.ranks.finished(self.task, self.model, self.best.state)
         return self._outcome()
 
     # one step
@@ -126,28 +125,32 @@ class Loop:
 
         The loss is summed over what counts in each micro-batch and divided by what counts in the whole update, so
         that accumulation changes nothing but memory. Randomness is seeded by the step, not carried along: a resumed
-        step draws the same dropout masks.
+        step draws the same dropout masks. With several ranks each computes its share of every micro-batch.
         """
+        self.ranks.lead(
+            "update", step=step, pace=astuple(self.pace), micro_batch_tokens=self.machine.micro_batch_tokens
+        )
         rows = self.rows_of(step)
-        parts = micro_batches(self.train.lengths, rows, self.machine.micro_batch_tokens)
+        budget = self.ranks.micro_batch_tokens(self.machine.micro_batch_tokens)
+        slices = self.ranks.slices(micro_batches(self.train.lengths, rows, budget))
         weight = max(float(self.train.weights[rows].sum()), 1.0)
-        torch.manual_seed(hash((self.recipe.seed, step)) & 0x7FFF_FFFF)
+        torch.manual_seed(hash((self.recipe.seed, step, *self.ranks.place)) & 0x7FFF_FFFF)
         total = torch.zeros((), device=self.machine.device)
-        for part in parts:
-            batch = {name: t.to(self.machine.device) for name, t in self.task.batch(self.train, part).items()}
-            states = nullcontext() if self.prefix_cache is None else self.prefix_cache.given(part, batch)
+        for share in self.ranks.shares(slices):
+            batch = {name: t.to(self.machine.device) for name, t in self.task.batch(self.train, share.rows).items()}
+            states = nullcontext() if self.prefix_cache is None else self.prefix_cache.given(share.rows, batch)
             with states, self.machine.autocast():
-                loss = self.task.loss(self.model, batch) / weight
+                loss = self.ranks.loss(self.task, self.model, batch, share) / weight
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
-        torch.nn.utils.clip_grad_norm_(self.trained, self.recipe.clip_norm)
+        self.ranks.clip(self.trained, self.recipe.clip_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(step)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.padded += padded_tokens(self.train.lengths, parts)
+        self.padded += padded_tokens(self.train.lengths, [part for cut in slices for part in cut if len(part)])
         self.real += int(self.train.lengths[rows].sum())
-        return total
+        return self.ranks.total(total)
 
     def rate(self, step: int) -> float:
         """The learning rate of the update that follows `step` done ones, taken at the update's middle."""
@@ -259,11 +262,11 @@ class Loop:
 
     def _validate(self, upper_seconds: float) -> None:
         with self.watch.unit("validation", upper_seconds), self.machine.autocast():
-            figures = self.task.validate(self.model, self.validation, self.machine.read_batch_tokens)
+            figures = self.ranks.validate(self.task, self.model, self.validation, self.machine.read_batch_tokens)
         self.validated = self.step
         gained = not self.best.state or self._gain(figures, self.best.figures) > self.recipe.min_gain
         if gained:
-            self.best = _Best(self.step, figures, trained_state(self.model))
+            self.best = _Best(self.step, figures, self.ranks.trained(self.model))
         else:
             self.best.stale += 1
         self.watch.events.emit(
@@ -286,7 +289,7 @@ class Loop:
                 because = refusal.what
                 self.watch.decisions.take("final_validation", lambda: ("skipped", because), self.step)
         if not self.best.state:
-            self.best = _Best(self.step, {}, trained_state(self.model))
+            self.best = _Best(self.step, {}, self.ranks.trained(self.model))
 
     def _gain(self, figures: dict[str, float], before: dict[str, float]) -> float:
         """How much better the watched figure is; equal figures are told apart by the loss."""
@@ -328,8 +331,8 @@ class Loop:
             self.watch.checkpoints,
             Checkpoint(
                 self.step,
-                trained_state(self.model),
-                optimizer_state(self.model, self.optimizer),
+                self.ranks.trained(self.model),
+                self.ranks.moments(self.model, self.optimizer),
                 self.best.state,
                 progress,
             ),
@@ -345,8 +348,7 @@ class Loop:
             planned = self.watch.decisions.recorded("planned_steps", 0)
             self.pace = Pace(planned=self.full_steps if planned is None else min(planned, self.full_steps))
             return
-        load_trained(self.model, found.weights)
-        load_optimizer(self.model, self.optimizer, found.moments)
+        self.ranks.restore(self.model, self.optimizer, found.weights, found.moments)
         self.step = found.step
         self.pace = Pace(*found.progress["pace"])
         step, figures, stale = found.progress["best"]

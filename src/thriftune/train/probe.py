@@ -16,7 +16,6 @@ from thriftune.memory import peak, resident_bytes
 from thriftune.models.prefix import Prefix, passable_depth
 from thriftune.tasks.base import Encoded, Task
 from thriftune.tasks.batches import micro_batches, padded_tokens, sorted_batches, take
-from thriftune.train.checkpoint import load_trained, trained_state
 from thriftune.train.costs import Costs, PrefixCosts
 from thriftune.train.loop import Loop
 from thriftune.train.prefix_cache import Needs, PrefixCache, prefix_states
@@ -34,11 +33,10 @@ def probe_costs(loop: Loop, seconds: float, scratch: Path) -> Costs:
         seconds: how long to go on with steps past the first few.
         scratch: a folder on the disk that will hold checkpoints.
     """
-    before = trained_state(loop.model)
+    before = loop.ranks.trained(loop.model)
     rates, peak_bytes = _steps(loop, seconds)
     prefix = _prefix_costs(loop)
-    load_trained(loop.model, before)
-    loop.optimizer.state.clear()
+    loop.ranks.restore(loop.model, loop.optimizer, before, {})
     loop.padded = loop.real = 0
     state_bytes = sum(p.numel() * p.element_size() for p in loop.trained)
     return Costs(
@@ -70,7 +68,10 @@ def _prefix_costs(loop: Loop) -> PrefixCosts | None:
     """What the frozen first layers cost, and an update without them; None where there are none that can be passed by.
 
     The loss with given states must be that with computed ones: where a family's layers cannot be passed by, it is not.
+    Several ranks keep no states.
     """
+    if loop.ranks.size > 1:
+        return None
     depth = passable_depth(loop.model)
     if depth < 1:
         return None
@@ -144,7 +145,7 @@ def _validation_seconds(task: Task, loop: Loop, validation: Encoded) -> float:
     budget = loop.machine.read_batch_tokens
     began = time.monotonic()
     with loop.machine.autocast():
-        task.validate(loop.model, part, budget)
+        loop.ranks.validate(task, loop.model, part, budget, sample.tolist())
     seconds = time.monotonic() - began
     whole = padded_tokens(validation.lengths, sorted_batches(validation.lengths, budget))
     return seconds * whole / max(1, padded_tokens(part.lengths, sorted_batches(part.lengths, budget)))

@@ -27,6 +27,7 @@ from thriftune.train.loop import Loop
 from thriftune.train.machine import Machine
 from thriftune.train.options import TrainOptions
 from thriftune.train.prefix_cache import FOLDER, Needs, PrefixCache, open_or_build
+from thriftune.train.ranks import ALONE, Ranks
 from thriftune.train.recipe import Recipe
 from thriftune.train.supervision import Outcome, Supervision
 
@@ -221,6 +222,7 @@ def run(
     interrupted: Callable[[], bool],
     dead_band: float,
     about: dict[str, Any],
+    ranks: Ranks = ALONE,
 ) -> TunedModel:
     """Train, under the governor, or take the tuned model that this recipe has made before.
 
@@ -235,6 +237,7 @@ def run(
         interrupted: asked after every block of steps.
         dead_band: of the governor.
         about: what else belongs to the model, such as the preparation steps that a server must run; JSON values.
+        ranks: the processes that train together; this is the first of them.
     """
     checkpoints = context.root / "checkpoints" / f"{context.attempt}-{work.key[:16]}"
 
@@ -263,6 +266,7 @@ def run(
                 checkpoint_seconds=options.checkpoint_seconds,
                 interrupted=interrupted,
             ),
+            ranks,
         )
         loop.prefix_cache = cache
         outcome = loop.run(every, replace(costs, seconds_per_token=per_token))

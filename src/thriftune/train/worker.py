@@ -1,0 +1,125 @@
+"""The ranks beside rank 0: they build the same work from the same files and do as they are ordered."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from thriftune.errors import BadInput
+from thriftune.tasks.base import Encoded
+from thriftune.tasks.batches import take
+from thriftune.train.loop import Loop
+from thriftune.train.machine import Machine
+from thriftune.train.options import TrainOptions
+from thriftune.train.ranks import Group
+from thriftune.train.schedule import Pace
+from thriftune.train.setup import work_of
+from thriftune.train.train import Work
+
+
+def opening(work: Work, machine: Machine, task: str, reference: str, splits: Path, root: Path) -> dict[str, Any]:
+    """What the other ranks must know to build the same work: plain JSON values.
+
+    Args:
+        work: rank 0's.
+        machine: how it computes.
+        task: the task's name.
+        reference: the model.
+        splits: the folder of the splits.
+        root: the folder of the project's state, which every rank sees.
+    """
+    return {
+        "task": task,
+        "reference": reference,
+        "splits": str(splits.absolute().relative_to(root.absolute())),
+        "data_hash": work.data_hash,
+        "key": work.key,
+        "rows": fingerprint(work.train),
+        "machine": asdict(machine),
+    }
+
+
+def fingerprint(encoded: Encoded) -> str:
+    """A hash of rows as a model reads them."""
+    digest = blake2b(digest_size=16)
+    for array in (encoded.tokens, encoded.offsets, encoded.labels, encoded.weights):
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def follow(group: Group, root: Path, folder: Path, options: TrainOptions, seed: int, watch: str | None) -> None:
+    """Do as rank 0 orders until it dismisses this rank.
+
+    Args:
+        group: the ranks.
+        root: the folder of the project's state.
+        folder: what a relative model path is relative to.
+        options: training's part of the project file.
+        seed: the run's.
+        watch: the validation figure that the project looks at.
+
+    Raises:
+        BadInput: this rank's files or libraries make another work of the same project.
+        Interrupted: rank 0 is gone.
+    """
+    loop: Any = None
+    with group.lost():
+        for order in group.orders():
+            match order["what"]:
+                case "begin":
+                    work, machine = _begin(group, order, root, folder, options, seed, watch)
+                    model = work.task.build()
+                    group.ready()
+                    nobody: Any = None  # this loop is asked for single updates only: nothing supervises it
+                    loop = Loop(
+                        work.task, model, work.train, work.validation, work.recipe, machine, nobody, ranks=group
+                    )
+                case "update":
+                    loop.machine = replace(loop.machine, micro_batch_tokens=order["micro_batch_tokens"])
+                    loop.pace = Pace(*order["pace"])
+                    loop.update(order["step"])
+                case "validate":
+                    sample = order["sample"]
+                    rows = loop.validation if sample is None else take(loop.validation, np.array(sample))
+                    with loop.machine.autocast():
+                        group.validate(loop.task, loop.model, rows, loop.machine.read_batch_tokens, sample)
+                case "gather_weights":
+                    group.trained(loop.model)
+                case "gather_moments":
+                    group.moments(loop.model, loop.optimizer)
+                case "restore":
+                    group.restore_as_ordered(loop.model, loop.optimizer, order)
+
+
+def _begin(
+    group: Group,
+    order: dict[str, Any],
+    root: Path,
+    folder: Path,
+    options: TrainOptions,
+    seed: int,
+    watch: str | None,
+) -> tuple[Work, Machine]:
+    """This rank's work: the same task, model and rows as rank 0's."""
+    splits = root / order["splits"]
+    train, validation = (pl.read_parquet(splits / f"{side}.parquet") for side in ("train", "validation"))
+    reference, data_hash = order["reference"], order["data_hash"]
+    work = work_of(order["task"], reference, folder, options, seed, data_hash, train, validation, watch)
+    if (work.key, fingerprint(work.train)) != (order["key"], order["rows"]):
+        raise BadInput(
+            "this process would train something else than process 0",
+            where=f"process {group.rank} of {group.size}",
+            found="another recipe: other files, or other versions of torch, transformers or the tokenizer",
+            expected="the same project folder, model and packages on every machine",
+            way_out="share the project's folder between the machines and install the same versions",
+        )
+    machine = Machine(**order["machine"])
+    torch.set_num_threads(machine.threads)
+    group.take_up(order["parallel"])
+    return work, machine
