@@ -111,14 +111,14 @@ def _follow(path: Path) -> None:
     from thriftune.errors import ThriftuneError
     from thriftune.project import Project
     from thriftune.train.ranks import join
-    from thriftune.train.worker import follow
+    from thriftune.train.worker import follow, prepared
 
     group = join()
     try:
         loaded = Project.load(path)
-        target = loaded.file.objective.target
-        watch = target.metric if target else None
-        follow(group, loaded.root, loaded.folder, loaded.file.train, loaded.file.seed, watch)
+        file = loaded.file
+        watch = file.objective.target.metric if file.objective.target else None
+        follow(group, lambda order: prepared(group, order, loaded.root, loaded.folder, file.train, file.seed, watch))
     except ThriftuneError as error:
         group.refuse(error)
         raise typer.Exit(error.exit_code) from error
@@ -180,7 +180,10 @@ def _on_interrupt() -> Callable[[], bool]:
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
-        print("stopping at the next safe moment; press Ctrl-C again to stop at once", file=sys.stderr)
+        if not launched:
+            print("stopping at the next safe moment; press Ctrl-C again to stop at once", file=sys.stderr)
+        elif number == signal.SIGINT:  # SIGTERM comes when another process is gone, which is told in full
+            print("stopping at the next safe moment", file=sys.stderr)
 
     signal.signal(signal.SIGINT, note)
     signal.signal(signal.SIGTERM, note)

@@ -31,6 +31,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
+from transformers import PreTrainedModel
 
 from thriftune.errors import BadInput, Interrupted, ThriftuneError
 from thriftune.models.load import layer_list
@@ -45,7 +46,7 @@ COLLECTIVE_SECONDS = 60.0  # for all to enter an operation that rank 0 has just 
 BEAT_SECONDS = 1.0
 PATIENCE_SECONDS = 60.0  # without a beat of rank 0
 PATIENCE_ONCE_TOLD = 5.0  # the same after a signal to end
-LOOK_SECONDS = 1.0
+SHORTEST_NAP, LONGEST_NAP = 1e-4, 0.05  # seconds between two looks for the next order
 TOLD = ("what", "where", "found", "expected", "way_out")
 
 
@@ -175,16 +176,18 @@ class Group(Ranks):
             BadInput: another rank cannot do this work.
             Interrupted: a signal came meanwhile; launchers send one when a rank has ended.
         """
+        awaited = [f"ready/{rank}" for rank in range(1, self.size)]
+        for key in awaited:
+            self._store.delete_key(key)
         self.lead("begin", parallel=parallel, **facts)
         self.take_up(parallel)
-        awaited = [f"ready/{rank}" for rank in range(1, self.size)]
         with self.lost():
             while not self._store.check(awaited):
                 if self._store.check(["refused"]):
                     raise BadInput(**json.loads(self._store.get("refused")))
                 if interrupted():
                     raise Interrupted("interrupted", way_out="the same command goes on from here")
-                time.sleep(LOOK_SECONDS / 20)
+                time.sleep(LONGEST_NAP)
 
     def ready(self) -> None:
         """Another rank: the work that was ordered is built."""
@@ -259,21 +262,20 @@ class Group(Ranks):
 
     def _next_order(self) -> dict[str, Any]:
         key = f"order/{self._orders}"
-        beat, seen = b"", time.monotonic()
-        with self.lost():
-            while True:
-                try:
-                    self._store.wait([key], timedelta(seconds=LOOK_SECONDS))
-                    break
-                except dist.DistStoreError:
-                    now = self._store.get("beat") if self._store.check(["beat"]) else b""
-                    if now != beat:
-                        beat, seen = now, time.monotonic()
-                    patience = PATIENCE_ONCE_TOLD if self._told else PATIENCE_SECONDS
-                    if time.monotonic() - seen > patience:
-                        raise
-            self._orders += 1
-            return dict(json.loads(self._store.get(key)))
+        beat = b""
+        began = seen = looked = time.monotonic()
+        # Asked for, not waited for: the store's own wait warns on stderr whenever its time runs out.
+        while not self._store.check([key]):
+            now = time.monotonic()
+            if now - looked > BEAT_SECONDS:
+                looked, latest = now, self._store.get("beat") if self._store.check(["beat"]) else b""
+                if latest != beat:
+                    beat, seen = latest, now
+                if now - seen > (PATIENCE_ONCE_TOLD if self._told else PATIENCE_SECONDS):
+                    raise dist.DistStoreError("process 0 shows no sign of life")
+            time.sleep(min(LONGEST_NAP, max(SHORTEST_NAP, (now - began) / 10)))
+        self._orders += 1
+        return dict(json.loads(self._store.get(key)))
 
     @contextmanager
     def lost(self) -> Iterator[None]:
@@ -458,7 +460,7 @@ def choose_parallel(wanted: str, model: torch.nn.Module, free_bytes: float) -> t
 
 
 def _require_plan(model: torch.nn.Module) -> None:
-    if getattr(model, "_tp_plan", None):
+    if isinstance(model, PreTrainedModel) and model._tp_plan:  # adapters around it have no part in the plan
         return
     raise BadInput(
         "this model cannot be split by tensor parallelism",

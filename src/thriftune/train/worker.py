@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -22,8 +23,10 @@ from thriftune.train.schedule import Pace
 from thriftune.train.setup import work_of
 from thriftune.train.train import Work
 
+Order = dict[str, Any]
 
-def opening(work: Work, machine: Machine, task: str, reference: str, splits: Path, root: Path) -> dict[str, Any]:
+
+def opening(work: Work, machine: Machine, task: str, reference: str, splits: Path, root: Path) -> Order:
     """What the other ranks must know to build the same work: plain JSON values.
 
     Args:
@@ -53,19 +56,15 @@ def fingerprint(encoded: Encoded) -> str:
     return digest.hexdigest()
 
 
-def follow(group: Group, root: Path, folder: Path, options: TrainOptions, seed: int, watch: str | None) -> None:
+def follow(group: Group, prepare: Callable[[Order], Callable[[], Loop]]) -> None:
     """Do as rank 0 orders until it dismisses this rank.
 
     Args:
         group: the ranks.
-        root: the folder of the project's state.
-        folder: what a relative model path is relative to.
-        options: training's part of the project file.
-        seed: the run's.
-        watch: the validation figure that the project looks at.
+        prepare: reads and loads what the opening order asks for, and returns what makes the loop of it, which is
+            where the ranks meet.
 
     Raises:
-        BadInput: this rank's files or libraries make another work of the same project.
         Interrupted: rank 0 is gone.
     """
     loop: Any = None
@@ -73,13 +72,10 @@ def follow(group: Group, root: Path, folder: Path, options: TrainOptions, seed: 
         for order in group.orders():
             match order["what"]:
                 case "begin":
-                    work, machine = _begin(group, order, root, folder, options, seed, watch)
-                    model = work.task.build()
+                    make = prepare(order)
+                    group.take_up(order["parallel"])
                     group.ready()
-                    nobody: Any = None  # this loop is asked for single updates only: nothing supervises it
-                    loop = Loop(
-                        work.task, model, work.train, work.validation, work.recipe, machine, nobody, ranks=group
-                    )
+                    loop = make()
                 case "update":
                     loop.machine = replace(loop.machine, micro_batch_tokens=order["micro_batch_tokens"])
                     loop.pace = Pace(*order["pace"])
@@ -97,29 +93,44 @@ def follow(group: Group, root: Path, folder: Path, options: TrainOptions, seed: 
                     group.restore_as_ordered(loop.model, loop.optimizer, order)
 
 
-def _begin(
-    group: Group,
-    order: dict[str, Any],
-    root: Path,
-    folder: Path,
-    options: TrainOptions,
-    seed: int,
-    watch: str | None,
-) -> tuple[Work, Machine]:
-    """This rank's work: the same task, model and rows as rank 0's."""
+def prepared(
+    group: Group, order: Order, root: Path, folder: Path, options: TrainOptions, seed: int, watch: str | None
+) -> Callable[[], Loop]:
+    """This rank's work on a project: the same task, model and rows as rank 0's.
+
+    Args:
+        group: the ranks.
+        order: what `opening` said.
+        root: the folder of the project's state.
+        folder: what a relative model path is relative to.
+        options: training's part of the project file.
+        seed: the run's.
+        watch: the validation figure that the project looks at.
+
+    Raises:
+        BadInput: this rank's files or libraries make another work of the same project.
+    """
     splits = root / order["splits"]
+    missing = [str(file) for side in ("train", "validation") if not (file := splits / f"{side}.parquet").is_file()]
+    if missing:
+        raise _another_work(group, f"no {missing[0]}")
     train, validation = (pl.read_parquet(splits / f"{side}.parquet") for side in ("train", "validation"))
     reference, data_hash = order["reference"], order["data_hash"]
     work = work_of(order["task"], reference, folder, options, seed, data_hash, train, validation, watch)
     if (work.key, fingerprint(work.train)) != (order["key"], order["rows"]):
-        raise BadInput(
-            "this process would train something else than process 0",
-            where=f"process {group.rank} of {group.size}",
-            found="another recipe: other files, or other versions of torch, transformers or the tokenizer",
-            expected="the same project folder, model and packages on every machine",
-            way_out="share the project's folder between the machines and install the same versions",
-        )
+        raise _another_work(group, "another recipe: other files, or other versions of torch, transformers or the like")
     machine = Machine(**order["machine"])
     torch.set_num_threads(machine.threads)
-    group.take_up(order["parallel"])
-    return work, machine
+    model = work.task.build()
+    nobody: Any = None  # this loop is asked for single updates only: nothing supervises it
+    return lambda: Loop(work.task, model, work.train, work.validation, work.recipe, machine, nobody, ranks=group)
+
+
+def _another_work(group: Group, found: str) -> BadInput:
+    return BadInput(
+        "this process would not train what process 0 trains",
+        where=f"process {group.rank} of {group.size}",
+        found=found,
+        expected="the same project folder, model and packages on every machine",
+        way_out="share the project's folder between the machines and install the same versions",
+    )
