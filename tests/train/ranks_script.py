@@ -117,6 +117,8 @@ def main(models: Path, scratch: Path) -> None:
             own, alone = scratch / name, scratch / f"{name}-from-alone"
             found[name] = {"whole": trained(case, models, own, group)}
             forget_the_end(own)
+            shutil.copytree(own, scratch / f"{name}-again")
+            found[name]["again"] = trained(case, models, scratch / f"{name}-again", group)
             shutil.copytree(scratch / case.kind, alone)
             found[name]["resumed"] = trained(case, models, alone, group)
     (scratch / "found.json").write_text(json.dumps(found))

@@ -86,6 +86,13 @@ def test_losses_and_weights_are_those_of_one_process(name, alone, together):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_two_processes_go_on_from_their_own_checkpoint(name, together):
+    again = together[name]["again"]
+    assert [step[0] for step in again["steps"]] == [11, 12]
+    assert far(together[name]["whole"]["weights"], again["weights"]) == 0.0
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_two_processes_go_on_from_the_checkpoint_of_one(name, alone, together):
     resumed = together[name]["resumed"]
     assert [step[0] for step in resumed["steps"]] == [11, 12]
