@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from thriftune.prepare.types import Splits
     from thriftune.train.costs import Costs
     from thriftune.train.machine import Machine
+    from thriftune.train.ranks import Ranks
     from thriftune.train.train import Work
 
 BYTES_PER_ROW = 150.0  # prior of a row's size, before the rows are counted
@@ -86,6 +87,7 @@ class Bench:
     machine: Machine
     costs: Costs
     answering: Answering
+    ranks: Ranks
 
 
 def size_of(splits: Splits) -> Size:

@@ -54,13 +54,26 @@ if TYPE_CHECKING:
     from thriftune.evaluate.types import Evaluation
     from thriftune.prepare.types import Splits
     from thriftune.tasks.base import Predictor, Task
+    from thriftune.train.machine import Machine
+    from thriftune.train.ranks import Group
     from thriftune.train.train import TunedModel, Work
 
 VERSIONS = ("thriftune", "torch", "transformers", "peft", "scikit-learn", "numpy")
 
 
-def run(project: Project, listeners: Sequence[Listener] = (), interrupted: Callable[[], bool] = lambda: False) -> Path:
+def run(
+    project: Project,
+    listeners: Sequence[Listener] = (),
+    interrupted: Callable[[], bool] = lambda: False,
+    group: Group | None = None,
+) -> Path:
     """From the project file to the report; goes on where an earlier run stopped.
+
+    Args:
+        project: what to do.
+        listeners: called with each event.
+        interrupted: whether the user has asked to stop.
+        group: the processes that train together, of which this is the first; None where it is alone.
 
     Returns:
         the HTML report.
@@ -77,7 +90,7 @@ def run(project: Project, listeners: Sequence[Listener] = (), interrupted: Calla
         work = _encode(session, splits)
         done = session.context.artifacts.find("train", work.key)
         if done is None:
-            bench = _bench(session, splits, work)
+            bench = _bench(session, splits, work, group)
             forecast(session, bench).require()
             baselines += _untuned(session, splits, work.task)
             tuned = _train(session, bench, splits)
@@ -253,11 +266,12 @@ def _opened(session: Session, artifact: Artifact) -> TunedModel:
     return open_tuned(artifact)
 
 
-def _bench(session: Session, splits: Splits, work: Work) -> Bench:
+def _bench(session: Session, splits: Splits, work: Work, group: Group | None = None) -> Bench:
     """The fresh model on this machine, its training probed, and one answer timed."""
     from thriftune.train.loop import Loop
     from thriftune.train.machine import choose_machine
     from thriftune.train.probe import probe_costs
+    from thriftune.train.ranks import ALONE
     from thriftune.train.supervision import Supervision
 
     file, context = session.project.file, session.context
@@ -266,13 +280,35 @@ def _bench(session: Session, splits: Splits, work: Work) -> Bench:
     with session.part("load", f"load/{reference}"):
         model = work.task.build()
     probe = _probe_seconds(session)
-    with session.part("probe", f"probe/{reference}"):
+    ranks = ALONE if group is None else group
+    with session.part("probe", f"probe/{reference}"), ranks.lost():
+        answering = None if group is None else _together(session, splits, work, model, machine, group)
         watch = Supervision(session.decisions, context.events, None, None, context.root / "probe")
-        loop = Loop(work.task, model, work.train, work.validation, work.recipe, machine, watch)
+        loop = Loop(work.task, model, work.train, work.validation, work.recipe, machine, watch, ranks)
         costs = probe_costs(loop, probe, context.root)
-        bench = Bench(work, model, machine, costs, _probe_answers(session, splits, work.task, model))
+        answering = answering or _probe_answers(session, splits, work.task, model)
+        bench = Bench(work, model, machine, costs, answering, ranks)
     expect_measured(session, size_of(splits), bench)
     return bench
+
+
+def _together(
+    session: Session, splits: Splits, work: Work, model: torch.nn.Module, machine: Machine, group: Group
+) -> Answering:
+    """Choose how to spread the model over the processes and let them begin; one answer is timed before."""
+    from thriftune.memory import usable_bytes
+    from thriftune.train.launch import ranks_on_this_machine
+    from thriftune.train.ranks import choose_parallel
+    from thriftune.train.worker import check_together, opening
+
+    check_together(work, machine)
+    file, context = session.project.file, session.context
+    free = usable_bytes() / ranks_on_this_machine()
+    parallel = session.decisions.take("parallel", lambda: choose_parallel(file.train.parallel, model, free))
+    answering = _probe_answers(session, splits, work.task, model)
+    known = opening(work, machine, splits.task, file.model_references[0], splits.folder, context.root)
+    group.start(parallel, session.interrupted, **known)
+    return answering
 
 
 def _probe_answers(session: Session, splits: Splits, task: Task, model: torch.nn.Module) -> Answering:
@@ -329,7 +365,7 @@ def _train(session: Session, bench: Bench, splits: Splits) -> TunedModel:
 
     began = time.monotonic()
     session.context.events.emit("stage.started", stage="train", key=bench.work.key)
-    with session.watching("training"):
+    with session.watching("training"), bench.ranks.lost():
         tuned = train.run(
             bench.work,
             bench.model,
@@ -343,6 +379,7 @@ def _train(session: Session, bench: Bench, splits: Splits) -> TunedModel:
             session.interrupted,
             session.project.file.plan.dead_band,
             {"serving_steps": list(splits.serving_steps), "project": session.project.file.name},
+            bench.ranks,
         )
     seconds = time.monotonic() - began
     session.context.events.emit("stage.finished", stage="train", key=bench.work.key, seconds=seconds, reused=False)

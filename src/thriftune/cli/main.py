@@ -36,8 +36,8 @@ def main() -> NoReturn:
     import thriftune.cli.commands  # noqa: F401  registers the commands
 
     try:
-        app(standalone_mode=False)
-        status = 0
+        returned = app(standalone_mode=False)  # click hands back the status of typer.Exit
+        status = returned if isinstance(returned, int) else 0
     except typer.Exit as leave:
         status = leave.exit_code
     except (typer.Abort, KeyboardInterrupt):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -27,15 +29,100 @@ def run(
     from thriftune.cli.progress import watch
     from thriftune.cli.report import show_report
     from thriftune.project import Project
+    from thriftune.train.launch import rank_here, ranks_launched
 
+    if rank_here() > 0:
+        _follow(project)
+        return
+    loaded = Project.load(project)
+    if ranks_launched() == 1:
+        if _watched(loaded, as_json):
+            return
+        interrupted = _on_interrupt()
+        with watch(loaded, as_json) as listener:
+            page = pipeline.run(loaded, [listener], interrupted)
+    else:
+        from thriftune.train.ranks import join
+
+        interrupted = _on_interrupt()
+        group = join()
+        with group.leading(), watch(loaded, as_json) as listener:
+            page = pipeline.run(loaded, [listener], interrupted, group)
+    if not as_json:
+        show_report(loaded, page)
+
+
+def train(
+    project: PROJECT_ARGUMENT = Path("thriftune.yaml"),
+    launch: Annotated[
+        str,
+        typer.Option("--launch", help="A launcher with its options, such as 'torchrun --nproc-per-node 2'."),
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Events as JSON, one a line, for programs.")] = False,
+) -> None:
+    """The same as `run`, in the processes that a launcher starts; prints the command and runs it."""
+    if not launch:
+        run(project, as_json)
+        return
+    from thriftune.project import Project
+    from thriftune.train.launch import command
+
+    words = command(launch, ["run", str(project), *(["--json"] if as_json else [])])
     loaded = Project.load(project)
     if _watched(loaded, as_json):
         return
-    interrupted = _on_interrupt()
-    with watch(loaded, as_json) as listener:
-        page = pipeline.run(loaded, [listener], interrupted)
-    if not as_json:
-        show_report(loaded, page)
+    print(shlex.join(words), file=sys.stderr if as_json else sys.stdout, flush=True)
+    status = _launched(words)
+    if status:
+        raise typer.Exit(_status_of(loaded, status))
+
+
+def _launched(words: list[str]) -> int:
+    """Run a launcher to its end, handing on the signals that ask to stop; its exit status."""
+    with subprocess.Popen(words, start_new_session=True) as launcher:
+
+        def hand_on(number: int, frame: FrameType | None) -> None:
+            launcher.send_signal(number)
+
+        signal.signal(signal.SIGINT, hand_on)
+        signal.signal(signal.SIGTERM, hand_on)
+        return launcher.wait()
+
+
+def _status_of(project: Project, launcher: int) -> int:
+    """The exit status of what was launched; launchers answer 1 whatever became of it."""
+    from thriftune.cli.records import opened
+    from thriftune.errors import EXIT_INTERRUPTED
+    from thriftune.events import latest_attempt
+
+    with opened(project) as store:
+        ended = None if store is None else latest_attempt(store, project.file.name)
+    if ended is None or ended.exit_code == 0:
+        return launcher
+    return EXIT_INTERRUPTED if ended.exit_code is None else ended.exit_code
+
+
+def _follow(path: Path) -> None:
+    """Be one of the processes that train as the first one orders; what cannot be done is told by that one.
+
+    Raises:
+        typer.Exit: with the status of what went wrong.
+    """
+    from thriftune.errors import ThriftuneError
+    from thriftune.project import Project
+    from thriftune.train.ranks import join
+    from thriftune.train.worker import follow, prepared
+
+    group = join()
+    try:
+        loaded = Project.load(path)
+        file = loaded.file
+        watch = file.objective.target.metric if file.objective.target else None
+        project = (loaded.root, loaded.folder, file.train, file.seed, watch, file.parts)
+        follow(group, lambda order: prepared(group, order, *project))
+    except ThriftuneError as error:
+        group.refuse(error)
+        raise typer.Exit(error.exit_code) from error
 
 
 def plan(
@@ -83,13 +170,21 @@ def _watched(project: Project, as_json: bool) -> bool:
 
 def _on_interrupt() -> Callable[[], bool]:
     """Ctrl-C (and SIGTERM) once: stop at the next safe moment; a second time: at once."""
+    from thriftune.train.launch import ranks_launched
+
     asked: list[int] = []
+    launched = ranks_launched() > 1  # then the launcher signals too, once more, and ends what does not end
 
     def note(number: int, frame: FrameType | None) -> None:
+        if asked and launched:
+            return
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
-        print("stopping at the next safe moment; press Ctrl-C again to stop at once", file=sys.stderr)
+        if not launched:
+            print("stopping at the next safe moment; press Ctrl-C again to stop at once", file=sys.stderr)
+        elif number == signal.SIGINT:  # SIGTERM comes when another process is gone, which is told in full
+            print("stopping at the next safe moment", file=sys.stderr)
 
     signal.signal(signal.SIGINT, note)
     signal.signal(signal.SIGTERM, note)

@@ -10,6 +10,7 @@ import math
 import time
 from collections import deque
 from contextlib import nullcontext
+from dataclasses import astuple
 from functools import partial
 from statistics import median
 
@@ -27,11 +28,7 @@ from thriftune.train.best import Best
 from thriftune.train.checkpoint import (
     Checkpoint,
     load_latest,
-    load_optimizer,
-    load_trained,
-    optimizer_state,
     save_checkpoint,
-    trained_state,
 )
 from thriftune.train.costs import UPPER_FACTOR, UPPER_FLOOR, Costs
 from thriftune.train.ema import Average
@@ -39,6 +36,7 @@ from thriftune.train.machine import Machine
 from thriftune.train.mishaps import checked_loss, half_of, nearly_full
 from thriftune.train.optimizer import adamw, set_rates
 from thriftune.train.prefix_cache import PrefixCache
+from thriftune.train.ranks import ALONE, Ranks, Share
 from thriftune.train.recipe import Recipe
 from thriftune.train.scaling import LossScaling
 from thriftune.train.schedule import Pace, rate_factor
@@ -69,11 +67,13 @@ class Loop:
         recipe: Recipe,
         machine: Machine,
         supervision: Supervision,
+        ranks: Ranks = ALONE,
     ) -> None:
         keep_freed_memory()
         self.task, self.train, self.validation = task, train, validation
         self.recipe, self.machine, self.watch = recipe, machine, supervision
-        self.model = model.to(machine.device).train()
+        self.ranks = ranks
+        self.model = ranks.spread(task, model.to(machine.device).train())
         self.unfreezing = Unfreezing(self.model, recipe.phases)
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = self._optimizer()
@@ -124,7 +124,7 @@ class Loop:
                 break
         if self.validated != self.step:
             self._validate_last(costs.validation_upper)
-        load_trained(self.model, self.best.state)
+        self.model = self.ranks.finished(self.task, self.model, self.best.state)
         self._tell_parts(self.plan.stages[self.stage].name, costs.validation_upper)
         return self._outcome()
 
@@ -135,12 +135,13 @@ class Loop:
 
         The loss is summed over what counts in each micro-batch and divided by what counts in the whole update, so
         that accumulation changes nothing but memory. Randomness is seeded by the step, not carried along: a resumed
-        step draws the same dropout masks.
+        step draws the same dropout masks. With several ranks each computes its share of every micro-batch.
         """
+        self.ranks.lead("update", step=step, pace=astuple(self.pace), micro_batch_tokens=self.micro_batch_tokens)
         rows = self.rows_of(step)
         parts, total = self._gradients(step, rows)
         set_rates(self.optimizer, self.rate(step), self.pace.progress(step + 0.5), self.recipe.thaw)
-        clip = partial(torch.nn.utils.clip_grad_norm_, self.trained, self.recipe.clip_norm)
+        clip = partial(self.ranks.clip, self.trained, self.recipe.clip_norm)
         if self.scaling.step(self.optimizer, clip):
             self.average.follow(self.model)
         elif self.watch is not None:
@@ -148,7 +149,7 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         self.padded += padded_tokens(self.train.lengths, parts)
         self.real += int(self.train.lengths[rows].sum())
-        return total
+        return self.ranks.total(total)
 
     def _gradients(self, step: int, rows: NDArray[np.int64]) -> tuple[list[NDArray[np.int64]], torch.Tensor]:
         """Add up the gradients of an update: its micro-batches and its mean loss.
@@ -157,25 +158,27 @@ class Loop:
         """
         weight = float(self.train.weights[rows].sum()) or 1.0
         while True:
-            parts = micro_batches(self.train.lengths, rows, self.micro_batch_tokens)
-            torch.manual_seed(hash((self.recipe.seed, step)) & 0x7FFF_FFFF)
+            budget = self.ranks.micro_batch_tokens(self.micro_batch_tokens)
+            slices = self.ranks.slices(micro_batches(self.train.lengths, rows, budget))
+            parts = [part for cut in slices for part in cut if len(part)]
+            torch.manual_seed(hash((self.recipe.seed, step, *self.ranks.place)) & 0x7FFF_FFFF)
             total = torch.zeros((), device=self.machine.device)
             try:
-                for part in parts:
-                    total += self._part(part, weight)
+                for share in self.ranks.shares(slices):
+                    total += self._part(share, weight)
                 return parts, total
             except (MemoryError, RuntimeError) as error:
-                if not ran_out_of_memory(error):
+                if self.ranks.size > 1 or not ran_out_of_memory(error):
                     raise
             self.optimizer.zero_grad(set_to_none=True)
             self._halve(parts, "the memory does not hold one of this size")
 
-    def _part(self, part: NDArray[np.int64], weight: float) -> torch.Tensor:
-        """The loss of one micro-batch, its gradients added to those that are there."""
-        batch = {name: t.to(self.machine.device) for name, t in self.task.batch(self.train, part).items()}
-        states = nullcontext() if self.prefix_cache is None else self.prefix_cache.given(part, batch)
+    def _part(self, share: Share, weight: float) -> torch.Tensor:
+        """The loss of this rank's share of a micro-batch, its gradients added to those that are there."""
+        batch = {name: t.to(self.machine.device) for name, t in self.task.batch(self.train, share.rows).items()}
+        states = nullcontext() if self.prefix_cache is None else self.prefix_cache.given(share.rows, batch)
         with states, self.machine.autocast():
-            loss = self.task.loss(self.model, batch) / weight
+            loss = self.ranks.loss(self.task, self.model, batch, share) / weight
         self.scaling.backward(loss)
         return loss.detach()
 
@@ -278,7 +281,7 @@ class Loop:
         if self.kept:
             self.prefix_cache = self.kept.get(self.unfreezing.frozen)
         if self.best.state:  # what was frozen when the best was found is still as it was then
-            self.best.state = trained_state(self.model) | self.best.state
+            self.best.state = self.ranks.trained(self.model) | self.best.state
             self.best.stale = 0
 
     def _optimizer(self, before: torch.optim.Optimizer | None = None) -> torch.optim.AdamW:
@@ -351,7 +354,7 @@ class Loop:
 
     def _validate(self, upper_seconds: float) -> None:
         with self.watch.unit("validation", upper_seconds), self.machine.autocast(), self.average.shown(self.model):
-            figures = self.task.validate(self.model, self.validation, self.machine.read_batch_tokens)
+            figures = self.ranks.validate(self.task, self.model, self.validation, self.machine.read_batch_tokens)
         self.validated = self.step
         gained = self.best.beaten_by(figures, self.recipe)
         if gained:
@@ -372,7 +375,7 @@ class Loop:
     def _weights(self) -> dict[str, torch.Tensor]:
         """Copies of the trained parameters as they are kept: their average where there is one."""
         with self.average.shown(self.model):
-            return trained_state(self.model)
+            return self.ranks.trained(self.model)
 
     def _validate_last(self, upper_seconds: float) -> None:
         """Validate the final weights, or, where even that is not paid for, keep the best or the last unvalidated."""
@@ -417,8 +420,8 @@ class Loop:
             self.watch.checkpoints,
             Checkpoint(
                 self.step,
-                trained_state(self.model),
-                optimizer_state(self.model, self.optimizer),
+                self.ranks.trained(self.model),
+                self.ranks.moments(self.model, self.optimizer),
                 self.best.state,
                 progress,
                 self.average.weights,
@@ -437,8 +440,7 @@ class Loop:
             self.enter(0)
             return
         self.enter(found.progress["phase"])
-        load_trained(self.model, found.weights)
-        load_optimizer(self.model, self.optimizer, found.moments)
+        self.ranks.restore(self.model, self.optimizer, found.weights, found.moments)
         self.step = found.step
         self.pace = Pace(*found.progress["pace"])
         step, figures, stale = found.progress["best"]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from thriftune.errors import BadInput
+from thriftune.train.launch import ranks_on_this_machine
 
 BF16_GAIN = 2.0  # bfloat16 must multiply matrices this much faster: casts and master weights eat the rest
 REPEATS = 5
@@ -64,7 +65,7 @@ def probe_device() -> tuple[str, str]:
 
 def probe_threads(hidden: int) -> tuple[int, str]:
     """How many threads multiply matrices of this model's size fastest, and why."""
-    cores = usable_cores()
+    cores = max(1, usable_cores() // ranks_on_this_machine())
     measured: dict[int, float] = {}
     for threads in sorted({1, max(1, cores // 2), cores}):
         torch.set_num_threads(threads)

@@ -169,6 +169,11 @@ class TrainOptions(Options):
         " scaling on a GPU that lacks it; tf32 on your word only",
     )
     threads: AutoInt = Field(default=None, ge=1, le=4096, description="Probed: as many as make a step fastest")
+    parallel: Literal["auto", "ddp", "fsdp", "tensor"] = Field(
+        default="auto",
+        description="With several processes: a copy of the model in each (ddp) where it fits into half of what memory"
+        " is free, else its parts divided among them (fsdp)",
+    )
     checkpoint_seconds: Seconds = Field(
         default=30.0, ge=1, le=30, description="At most 30 s of work are repeated after a crash; that is the promise"
     )

@@ -17,7 +17,6 @@ from thriftune.memory import peak, resident_bytes
 from thriftune.models.prefix import NotPassable, Prefix, passable_depth
 from thriftune.tasks.base import Encoded, Task
 from thriftune.tasks.batches import micro_batches, padded_tokens, sorted_batches, take
-from thriftune.train.checkpoint import load_trained, trained_state
 from thriftune.train.costs import Costs, PhaseCosts, PrefixCosts
 from thriftune.train.loop import Loop
 from thriftune.train.prefix_cache import Needs, PrefixCache, prefix_states
@@ -38,7 +37,7 @@ def probe_costs(loop: Loop, seconds: float, scratch: Path) -> Costs:
     """
     last = len(loop.unfreezing.phases) - 1
     loop.enter(last)
-    before = trained_state(loop.model)
+    before = loop.ranks.trained(loop.model)
     loop.enter(0)
     rates, peak_bytes = _steps(loop, seconds)
     prefix = _prefix_costs(loop)
@@ -47,7 +46,7 @@ def probe_costs(loop: Loop, seconds: float, scratch: Path) -> Costs:
         loop.enter(last)
         rates_at_last, peak_bytes = _steps(loop, 0.0)
         phases = _phase_costs(loop.unfreezing.phases, median(rates), median(rates_at_last), prefix)
-    load_trained(loop.model, before)
+    loop.ranks.restore(loop.model, loop.optimizer, before, {})
     loop.enter(0)
     loop.optimizer.state.clear()
     loop.padded = loop.real = 0
@@ -112,8 +111,10 @@ def _prefix_costs(loop: Loop) -> PrefixCosts | None:
     """What the frozen first layers cost, and an update without them; None where there are none that can be passed by.
 
     The loss with given states must be that with computed ones; where the family's layers cannot be passed by, a
-    warning tells why.
+    warning tells why. Several ranks keep no states.
     """
+    if loop.ranks.size > 1:
+        return None
     depth = passable_depth(loop.model)
     if depth < 1:
         return None
@@ -199,7 +200,7 @@ def _validation_seconds(task: Task, loop: Loop, validation: Encoded) -> float:
     budget = loop.machine.read_batch_tokens
     began = time.monotonic()
     with loop.machine.autocast():
-        task.validate(loop.model, part, budget)
+        loop.ranks.validate(task, loop.model, part, budget, sample.tolist())
     seconds = time.monotonic() - began
     whole = padded_tokens(validation.lengths, sorted_batches(validation.lengths, budget))
     return seconds * whole / max(1, padded_tokens(part.lengths, sorted_batches(part.lengths, budget)))

@@ -28,6 +28,7 @@ from thriftune.train.loop import Loop
 from thriftune.train.machine import Machine
 from thriftune.train.options import TrainOptions
 from thriftune.train.prefix_cache import FOLDER, Needs, PrefixCache, open_or_build_all
+from thriftune.train.ranks import ALONE, Ranks
 from thriftune.train.recipe import Mixing, Phase, Recipe
 from thriftune.train.supervision import Outcome, Supervision
 from thriftune.train.unfreezing import mean_cost
@@ -260,6 +261,7 @@ def run(
     interrupted: Callable[[], bool],
     dead_band: float,
     about: dict[str, Any],
+    ranks: Ranks = ALONE,
 ) -> TunedModel:
     """Train, under the governor, or take the tuned model that this recipe has made before.
 
@@ -274,6 +276,7 @@ def run(
         interrupted: asked after every block of steps.
         dead_band: of the governor.
         about: what else belongs to the model, such as the preparation steps that a server must run; JSON values.
+        ranks: the processes that train together; this is the first of them.
     """
     checkpoints = context.root / "checkpoints" / f"{context.attempt}-{work.key[:16]}"
 
@@ -301,6 +304,7 @@ def run(
                 checkpoint_seconds=options.checkpoint_seconds,
                 interrupted=interrupted,
             ),
+            ranks,
         )
         loop.kept, loop.unfreezing.costs = kept, by_phase
         outcome = loop.run(every, replace(costs, seconds_per_token=by_phase[0]))

@@ -86,7 +86,8 @@ class Unfreezing:
         self._wake()
         for parameter in self.learnt:
             parameter.requires_grad = True
-        still_prefix(self._model)
+        if self._changes:
+            still_prefix(self._model)
 
     def _wake(self) -> None:
         for undo in self._stilled:
