@@ -53,7 +53,8 @@ def noted(loop):
         moved = {p for p, old in zip(loop.model.parameters(), before, strict=True) if not p.equal(old)}
         blocks = {name for name, ps in parameters_by_block(loop.model).items() if moved.intersection(ps)}
         dropping = [
-            max(m.p for m in layer.modules() if isinstance(m, QuickDropout)) for layer in layer_list(loop.model)
+            max(m.p * m.training for m in layer.modules() if isinstance(m, QuickDropout))
+            for layer in layer_list(loop.model)
         ]
         depth = loop.prefix_cache.depth if loop.prefix_cache else 0
         steps[step] = (blocks, dropping, depth)
