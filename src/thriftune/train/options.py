@@ -24,6 +24,21 @@ def read_auto(value: Any) -> Any:
     return None if value == "auto" else value
 
 
+def read_class_weights(value: Any) -> str | dict[str, float]:
+    """The word none or balanced, or a number for each label.
+
+    Raises:
+        ValueError: with what was expected, when it is neither.
+    """
+    if value in ("none", "balanced"):
+        return str(value)
+    try:
+        return {str(label): float(weight) for label, weight in value.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise ValueError("none, balanced, or a number for each label") from None
+
+
+ClassWeights = Annotated[Literal["none", "balanced"] | dict[str, float], BeforeValidator(read_class_weights)]
 AutoInt = Annotated[int | None, BeforeValidator(read_auto)]
 AutoFloat = Annotated[float | None, BeforeValidator(read_auto)]
 
@@ -81,15 +96,15 @@ class TrainOptions(Options):
         gt=0,
         le=1,
         description="Classifier: 1e-4, the best measured for MiniLM, and 2e-5 from 100 million parameters on (BERT,"
-        " 2019); head alone: 1e-3, measured; adapters: 2e-4 (QLoRA, 2023), on a classifier 1e-3; chat, every weight:"
-        " 2e-5",
+        " 2019); head alone: 1e-3, measured; adapters: 2e-4 (QLoRA, 2023), on a classifier 1e-3, as for the head;"
+        " chat, every weight: 2e-5",
     )
     layer_decay: float = Field(
         default=1.0,
         gt=0,
         le=1,
-        description="A layer's rate over that of the one above it: the same, which measured best on small encoders; "
-        "0.9 or less spares the lower layers of large ones (ULMFiT, 2018)",
+        description="A layer's rate over that of the one above it: the same, since small encoders move little in a"
+        " few passes; 0.9 or less spares the lower layers of large ones (ULMFiT, 2018)",
     )
     weight_decay: float = Field(default=0.01, ge=0, le=1, description="As BERT was trained with")
     warmup: float = Field(default=0.1, ge=0, lt=1, description="Share of progress in which the rate rises, as in BERT")
@@ -124,7 +139,7 @@ class TrainOptions(Options):
     )
     dropout: AutoFloat = Field(default=None, ge=0, lt=1, description="The model's own rates")
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="None: probabilities stay readable as they are")
-    class_weights: Literal["none", "balanced"] | dict[str, float] = Field(
+    class_weights: ClassWeights = Field(
         default="none",
         description="What a row of a label counts: 1, so that probabilities stay readable; balanced counts rare labels"
         " more, as their share asks; or a number for each label",
