@@ -139,7 +139,7 @@ def _classify(model: ModelFolder, options: TrainOptions, seed: int, train: pl.Da
         labels=labels,
         seed=seed,
         max_tokens=_limit(model, options, "classify"),
-        dropout=options.dropout,
+        dropout=options.dropout_rate,
         label_smoothing=options.label_smoothing,
         frozen_layers=_frozen_to_the_end(model, options),
         head_only=options.method_for("classify") == "head",
