@@ -63,3 +63,10 @@ def test_weights_that_do_not_fit_the_labels_are_refused(model, stated):
     with pytest.raises(BadInput, match="every label needs a weight") as refused:
         work(model, class_weights=stated)
     assert "no, yes" in str(refused.value)
+
+
+@pytest.mark.parametrize("stated", ["bal", 3, ["yes"], {"yes": "much"}])
+def test_what_is_no_weights_is_refused_in_one_sentence(stated):
+    with pytest.raises(ValueError, match="none, balanced, or a number for each label") as refused:
+        TrainOptions(class_weights=stated)
+    assert refused.value.error_count() == 1

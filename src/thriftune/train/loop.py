@@ -319,7 +319,8 @@ class Loop:
                 crash_point("step.done")
         self._review_breach(time.monotonic() - block_began, upper)
         parts = micro_batches(self.train.lengths, self.rows_of(self.step - 1), self.micro_batch_tokens)
-        if self.machine.device == "cpu" and nearly_full(seen.bytes, parts):
+        watched = self.machine.device == "cpu" and self.step >= self.watch.reached
+        if watched and nearly_full(seen.bytes, parts):
             self._halve(parts, f"{seen.bytes / 2**30:.2f} GiB were held, close to the limit")
 
     def _review_breach(self, seconds: float, upper: float) -> None:

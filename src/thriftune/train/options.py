@@ -13,9 +13,10 @@ from thriftune.train.recipe import Phase
 
 MIN_UPDATES = 200  # few rows are passed over more often, so that the rate's curve has this many steps to act
 MAX_EPOCHS = 10
-GRADUAL = ((0.0, 5 / 6, 3.0), (0.3, 2 / 3, 2.0), (0.6, 1 / 3, 1.5))
-"""Phases of `unfreeze: gradual`: progress, share of the layers that is frozen, factor on the rate; measured by
-bench/prefix_cache.py."""
+GRADUAL = ((0.0, 2 / 3, 4.0), (0.3, 1 / 3, 3.0), (0.65, 0.0, 3.0))
+"""Phases of `unfreeze: gradual`: progress, share of the layers that is frozen, factor on the rate. The best that was
+found on the movie reviews with half of full fine-tuning's time; bench/prefix_cache.py measures it."""
+GRADUAL_PASSES = 2 / 3  # of the usual passes over the data: at these rates each does more
 LARGE_ENCODER = 100_000_000  # parameters; BERT base has 110 million
 
 
@@ -24,6 +25,21 @@ def read_auto(value: Any) -> Any:
     return None if value == "auto" else value
 
 
+def read_class_weights(value: Any) -> str | dict[str, float]:
+    """The word none or balanced, or a number for each label.
+
+    Raises:
+        ValueError: with what was expected, when it is neither.
+    """
+    if value in ("none", "balanced"):
+        return str(value)
+    try:
+        return {str(label): float(weight) for label, weight in value.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise ValueError("none, balanced, or a number for each label") from None
+
+
+ClassWeights = Annotated[Literal["none", "balanced"] | dict[str, float], BeforeValidator(read_class_weights)]
 AutoInt = Annotated[int | None, BeforeValidator(read_auto)]
 AutoFloat = Annotated[float | None, BeforeValidator(read_auto)]
 
@@ -68,7 +84,8 @@ class TrainOptions(Options):
         ge=1,
         le=1000,
         description="3 passes for a classifier (2 to 4 in Devlin et al., BERT, 2019), 2 for chat; more, up to 10, where"
-        " that makes fewer than 200 updates; the governor shortens what the budget does not hold",
+        " that makes fewer than 200 updates; two thirds of them with unfreeze gradual; the governor shortens what the"
+        " budget does not hold",
     )
     batch_rows: AutoInt = Field(
         default=None, ge=1, le=65_536, description="Rows an update: 32 for a classifier, 8 conversations for chat"
@@ -88,8 +105,8 @@ class TrainOptions(Options):
         default=1.0,
         gt=0,
         le=1,
-        description="A layer's rate over that of the one above it: the same, which measured best on small encoders; "
-        "0.9 or less spares the lower layers of large ones (ULMFiT, 2018)",
+        description="A layer's rate over that of the one above it: the same, since small encoders move little in a"
+        " few passes; 0.9 or less spares the lower layers of large ones (ULMFiT, 2018)",
     )
     weight_decay: float = Field(default=0.01, ge=0, le=1, description="As BERT was trained with")
     warmup: float = Field(default=0.1, ge=0, lt=1, description="Share of progress in which the rate rises, as in BERT")
@@ -139,7 +156,13 @@ class TrainOptions(Options):
         le=1_048_576,
         description="As long a row as the model reads, or as the data needs if that is less",
     )
-    dropout: AutoFloat = Field(default=None, ge=0, lt=1, description="The model's own rates")
+    dropout: AutoFloat = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="The model's own rates; none with unfreeze gradual, whose few updates of most layers leave little"
+        " to regularise",
+    )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="None: probabilities stay readable as they are")
     beta: float = Field(
         default=0.1,
@@ -147,7 +170,7 @@ class TrainOptions(Options):
         le=100,
         description="Preferences: what a nat of the margin over the untuned model's weighs, as in DPO (2023)",
     )
-    class_weights: Literal["none", "balanced"] | dict[str, float] = Field(
+    class_weights: ClassWeights = Field(
         default="none",
         description="What a row of a label counts: 1, so that probabilities stay readable; balanced counts rare labels"
         " more, as their share asks; or a number for each label",
@@ -224,7 +247,13 @@ class TrainOptions(Options):
         if self.epochs is not None:
             return self.epochs
         updates = max(1, math.ceil(rows / self.batch_rows_for(task)))
-        return max(kind_of(task).epochs, min(MAX_EPOCHS, math.ceil(MIN_UPDATES / updates)))
+        passes = max(kind_of(task).epochs, min(MAX_EPOCHS, math.ceil(MIN_UPDATES / updates)))
+        return math.ceil(passes * GRADUAL_PASSES) if self.unfreeze == "gradual" else passes
+
+    @property
+    def dropout_rate(self) -> float | None:
+        """What replaces the model's own dropout rates, "auto" resolved; None to keep them."""
+        return 0.0 if self.dropout is None and self.unfreeze == "gradual" else self.dropout
 
     def learning_rate_for(self, task: str, parameters: int | None = None) -> float:
         """The peak rate, "auto" resolved for the task and, where known, the model's number of parameters."""

@@ -193,7 +193,7 @@ def _encoder(make: type[EncoderTask]) -> Callable[[ModelFolder, TrainOptions, in
             labels=labels,
             seed=seed,
             max_tokens=_limit(model, options, make.name),
-            dropout=options.dropout,
+            dropout=options.dropout_rate,
             label_smoothing=options.label_smoothing,
             frozen_layers=_frozen_to_the_end(model, options),
             head_only=options.method_for(make.name) == "head",
