@@ -297,7 +297,7 @@ def _together(
 ) -> Answering:
     """Choose how to spread the model over the processes and let them begin; one answer is timed before."""
     from thriftune.memory import usable_bytes
-    from thriftune.train.launch import ranks_on_this_machine
+    from thriftune.train.launch import machines_launched, ranks_on_this_machine
     from thriftune.train.ranks import choose_parallel
     from thriftune.train.worker import check_together, opening
 
@@ -307,6 +307,9 @@ def _together(
     parallel = session.decisions.take("parallel", lambda: choose_parallel(file.train.parallel, model, free))
     answering = _probe_answers(session, splits, work.task, model)
     known = opening(work, machine, splits.task, file.model_references[0], splits.folder, context.root)
+    machines, paid = machines_launched(), file.compute.count
+    if machines > paid:
+        context.events.emit("warning", where="compute.count", what=f"{machines} machines train, {paid} are paid for")
     group.start(parallel, session.interrupted, **known)
     return answering
 

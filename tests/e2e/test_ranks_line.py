@@ -175,6 +175,7 @@ def test_two_nodes_go_on_where_two_processes_stopped(finished_by_nodes, alone):
     assert first_step_of_last_process(line) > 1
     assert far(line, alone) < 1e-5
     assert losses(line) == pytest.approx(losses(alone), abs=1e-4)
+    assert {"where": "compute.count", "what": "2 machines train, 1 are paid for"} in line.events("warning")
 
 
 def test_two_processes_are_one_lease_and_one_account(second_killed, finished_by_nodes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import subprocess
@@ -79,7 +80,8 @@ def train(
 
 def _launched(words: list[str]) -> int:
     """Run a launcher to its end, handing on the signals that ask to stop; its exit status."""
-    with subprocess.Popen(words, start_new_session=True) as launcher:
+    quieter = {"TORCH_CPP_LOG_LEVEL": "ERROR"} | os.environ  # what torch warns of is no concern of the user's
+    with subprocess.Popen(words, start_new_session=True, env=quieter) as launcher:
 
         def hand_on(number: int, frame: FrameType | None) -> None:
             launcher.send_signal(number)

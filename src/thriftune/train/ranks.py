@@ -17,6 +17,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -302,9 +303,10 @@ class Group(Ranks):
             _split_by_plan(model, self.size)
         self._model, self._root = model, _Root(model)
         if self.parallel == "ddp":
-            self._root = DistributedDataParallel(
-                self._root, broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=True
-            )
+            with warnings.catch_warnings(action="ignore", category=FutureWarning):  # broadcast_buffers has a new name
+                self._root = DistributedDataParallel(
+                    self._root, broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=True
+                )
         elif self.parallel == "fsdp":
             mesh = init_device_mesh(self.device, (self.size,))
             for layer in layer_list(model):
