@@ -139,6 +139,7 @@ def _architecture(seen: Inspection) -> Table:
     linear = ", ".join(f"{name} × {count}" for name, count in seen.adaptable.items())
     rows = {
         "architecture": f"{model.architecture}: {model.kind} of family {model.model_type}",
+        **({"commit": model.commit} if model.commit else {}),
         "layers": f"{model.layers} of width {model.hidden_size:,}",
         "vocabulary": f"{model.vocab_size:,}",
         "context": f"{model.max_positions:,} tokens" if model.max_positions else "no limit of its own",
