@@ -236,7 +236,7 @@ def _encode(session: Session, splits: Splits) -> Work:
         target = file.objective.target
         work = setup.work_of(
             splits.task,
-            reference,
+            _meant(session, reference),
             session.project.folder,
             file.train,
             file.seed,
@@ -255,6 +255,16 @@ def _encode(session: Session, splits: Splits) -> Work:
         cut_words=work.train.cut_words + work.validation.cut_words,
     )
     return work
+
+
+def _meant(session: Session, reference: str) -> str:
+    """The model that a reference means in this attempt: on the hub, a branch may move while a run is interrupted."""
+    from thriftune.models.reference import pinned
+
+    if ModelReference.parse(reference, session.project.folder).scheme != "hub":
+        return reference
+    because = f"this is what {reference} stood for when the attempt first opened it"
+    return str(session.decisions.take("model", lambda: (pinned(reference, session.project.folder), because)))
 
 
 def _opened(session: Session, artifact: Artifact) -> TunedModel:

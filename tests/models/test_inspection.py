@@ -15,7 +15,7 @@ from models_for_tests import bert_folder, llama_folder
 from thriftune.models.inspection import LORA_RANK, card_licence, inspect
 from thriftune.models.load import layer_list, load_decoder, load_encoder_classifier, parameters_by_block
 from thriftune.models.reference import resolve
-from thriftune.select.fit import needs_of, warnings_for
+from thriftune.select.fit import Reading, needs_of, warnings_for
 from thriftune.tasks.chat import ChatTask, LoraShape
 
 TOLERANCE = 0.25  # of the memory that an update holds beside the process
@@ -121,7 +121,8 @@ def test_what_will_not_fit_is_said(tmp_path):
         "there is no chat template; a plain one is used, which the model has not seen in its training"
     ]
     assert "needs another kind of model" in warnings_for(seen, "classify", needs, 10**12, 0)[0]
-    assert any("longest row has 9,000 tokens" in each for each in warnings_for(seen, "chat", needs, 10**12, 0, 9000))
+    reading = Reading(rows=100, longest=512, cut_rows=3, cut_tokens=40)
+    assert any("3 of 100 rows are longer" in each for each in warnings_for(seen, "chat", needs, 10**12, 0, reading))
     short = warnings_for(seen, "chat", needs, 1000, 0)
     assert [each.split(" would")[0] for each in short[1:]] == [need.name for need in needs]
     settings = tmp_path / "m" / "tokenizer_config.json"

@@ -22,7 +22,7 @@ from thriftune.budget.decisions import Decisions
 from thriftune.clock import SystemClock
 from thriftune.errors import BadInput
 from thriftune.events import EventLog, open_attempt
-from thriftune.models.prefix import Prefix, frozen_depth
+from thriftune.models.prefix import NotPassable, Prefix, frozen_depth
 from thriftune.models.reference import resolve
 from thriftune.store import open_store
 from thriftune.tasks.chat import ChatTask, LoraShape
@@ -241,6 +241,32 @@ def test_the_probe_measures_the_way_with_the_cache_and_leaves_the_model_alone(ta
         if costs.prefix:
             assert costs.prefix.bytes_per_token == 32 * 4
             assert costs.prefix.update_seconds_per_token > 0
+    store.close()
+
+
+def test_a_prefix_that_changes_from_step_to_step_is_not_kept_and_a_warning_tells_why(task_of, tmp_path):
+    store, clock = open_store(f"sqlite:///{tmp_path}/events.db"), SystemClock()
+    events = EventLog(store, clock, "test", open_attempt(store, clock, "test", "recipe").attempt)
+    watch = Supervision(Decisions(events), events, None, None, tmp_path / "checkpoints")
+    task = task_of("bert", 2)
+    encoded = data_of(task)
+
+    loop = Loop(task, task.build(), encoded, encoded, RECIPE, Machine(), watch)
+    noise = loop.model.bert.embeddings.register_forward_hook(
+        lambda _module, _in, output: output + torch.rand_like(output)
+    )
+    assert probe_costs(loop, 0.0, tmp_path).prefix is None
+    (warned,) = [event.data["what"] for event in events.read(kinds=["warning"])]
+    assert "something in the first layers is drawn at random at each step" in warned
+    noise.remove()
+    assert probe_costs(loop, 0.0, tmp_path).prefix is not None
+    assert len(list(events.read(kinds=["warning"]))) == 1
+    model = task.build()
+    model.bert.embeddings.LayerNorm.requires_grad_(True)
+    with pytest.raises(
+        NotPassable, match=r"bert\.embeddings\.LayerNorm\.weight is trained and enters the first layers"
+    ):
+        Prefix(model, 2)
     store.close()
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from thriftune.models.inspection import Inspection
     from thriftune.project import Project
-    from thriftune.select.fit import Need
+    from thriftune.select.fit import Need, Reading
 
 TEMPLATE_LINES = 3
 PIPE_WIDTH = 120  # columns when nobody watches, so that no number is cut
@@ -47,13 +47,13 @@ def inspect(
     folder = resolve(model, base=loaded.folder if loaded else None)
     seen = look(folder)
     chosen = _task(task) or (loaded.file.objective.task if loaded else task_for(seen))
-    longest = _longest_row(loaded, seen) if loaded and kind_of(chosen).model == folder.kind else None
+    reading = _reading(loaded, seen) if loaded and kind_of(loaded.file.objective.task).model == folder.kind else None
     batch_rows = rows or (loaded.file.train.batch_rows_for(chosen) if loaded else kind_of(chosen).batch_rows)
     most = min(folder.max_positions or kind_of(chosen).longest, kind_of(chosen).longest)
-    row_tokens = tokens or min(longest or TYPICAL_TOKENS, most)
+    row_tokens = tokens or min(reading.longest if reading else TYPICAL_TOKENS, most)
     needs = needs_of(seen, batch_rows, row_tokens)
     process = resident_bytes()
-    warnings = warnings_for(seen, chosen, needs, usable_bytes(), process, longest)
+    warnings = warnings_for(seen, chosen, needs, usable_bytes(), process, reading)
     facts = _facts(seen, chosen, needs, warnings, batch_rows, row_tokens, process)
     if as_json:
         print(json.dumps(facts, ensure_ascii=False))
@@ -76,18 +76,19 @@ def _task(stated: str | None) -> TaskName | None:
     raise BadInput("there is no such task", "--task", stated, " or ".join(KINDS), "name one of them")
 
 
-def _longest_row(project: Project, seen: Inspection) -> int:
-    """Tokens of the longest row of the project's data, as the model's tokenizer reads it."""
+def _reading(project: Project, seen: Inspection) -> Reading:
+    """What the model would read of the project's data, by its own tokenizer."""
     import polars as pl
 
     from thriftune.collect.collect import read_source
+    from thriftune.select.fit import Reading
     from thriftune.train.setup import MAKERS
 
     file = project.file
     frames = [read_source(source, file.collect, project.folder)[0] for source in file.data]
-    whole = file.train.model_copy(update={"max_tokens": None})
-    _, encoded = MAKERS[file.objective.task](seen.model, whole, 0, pl.concat(frames, how="diagonal"))
-    return int(encoded.lengths.max(initial=0)) + (encoded.cut_tokens if encoded.cut_rows == 1 else 0)
+    _, encoded = MAKERS[file.objective.task](seen.model, file.train, 0, pl.concat(frames, how="diagonal"))
+    longest = int(encoded.lengths.max(initial=0))
+    return Reading(len(encoded), longest, encoded.cut_rows, encoded.cut_tokens)
 
 
 def _facts(
@@ -139,6 +140,7 @@ def _architecture(seen: Inspection) -> Table:
     linear = ", ".join(f"{name} × {count}" for name, count in seen.adaptable.items())
     rows = {
         "architecture": f"{model.architecture}: {model.kind} of family {model.model_type}",
+        **({"commit": model.commit} if model.commit else {}),
         "layers": f"{model.layers} of width {model.hidden_size:,}",
         "vocabulary": f"{model.vocab_size:,}",
         "context": f"{model.max_positions:,} tokens" if model.max_positions else "no limit of its own",

@@ -91,6 +91,7 @@ class ModelFolder:
         has_chat_template: whether the tokenizer brings one.
         licence: where the source states one, else an empty text.
         content_hash: SHA-256 over the contents of weights, config and tokenizer.
+        commit: of the hub's repository, for a hub reference, else an empty text.
     """
 
     path: Path
@@ -107,10 +108,13 @@ class ModelFolder:
     has_chat_template: bool
     licence: str
     content_hash: str
+    commit: str = ""
 
     @property
     def lasting_reference(self) -> str:
-        """The reference as it holds from any working directory: a relative path is made absolute."""
+        """The reference as it holds from any folder and at any time: an absolute path; on the hub, the commit."""
+        if self.commit:
+            return f"{self.reference.partition('@')[0]}@{self.commit}"
         return self.reference if self.reference.startswith(("hub:", "package:")) else str(self.path.absolute())
 
 
@@ -133,8 +137,23 @@ def resolve(reference: str | ModelReference, cache: Path | None = None, base: Pa
     facts = _facts(path, cache)
     description = Description(**facts["description"])
     return ModelFolder(
-        path=path, reference=str(reference), licence=licence, content_hash=facts["hash"], **asdict(description)
+        path=path,
+        reference=str(reference),
+        licence=licence,
+        content_hash=facts["hash"],
+        commit=path.name if reference.scheme == "hub" else "",  # a snapshot's folder is named for its commit
+        **asdict(description),
     )
+
+
+def pinned(text: str, base: Path | None = None) -> str:
+    """A reference that goes on meaning what it means now: a hub reference with the commit, any other as it is.
+
+    Raises:
+        BadInput: as `resolve` does.
+    """
+    reference = ModelReference.parse(text, base)
+    return resolve(reference, base=base).lasting_reference if reference.scheme == "hub" else text
 
 
 def _located(reference: ModelReference, cache: Path, base: Path | None) -> Path:

@@ -12,6 +12,23 @@ TYPICAL_TOKENS = 128  # of a row, where no data says otherwise
 
 
 @dataclass(frozen=True)
+class Reading:
+    """What the model would read of some data.
+
+    Args:
+        rows: that there are.
+        longest: tokens of the longest row, as it is read.
+        cut_rows: how many rows are longer than what is read of them.
+        cut_tokens: how many tokens that loses.
+    """
+
+    rows: int
+    longest: int
+    cut_rows: int
+    cut_tokens: int
+
+
+@dataclass(frozen=True)
 class Need:
     """What one way of tuning needs.
 
@@ -58,7 +75,7 @@ def warnings_for(
     needs: list[Need],
     usable: int,
     process: int,
-    longest_row: int | None = None,
+    reading: Reading | None = None,
 ) -> list[str]:
     """What will not fit, a sentence each.
 
@@ -68,7 +85,7 @@ def warnings_for(
         needs: of memory.
         usable: bytes that this machine still has.
         process: bytes of the process itself, before a model is loaded.
-        longest_row: tokens of the longest row of the data, where there is some.
+        reading: of the data, where there is some.
     """
     model, kind = inspection.model, kind_of(task)
     found = []
@@ -79,8 +96,11 @@ def warnings_for(
         found.append("the tokenizer names no end-of-text token (eos_token), so a tuned model would never stop")
     if kind.generates and inspection.chat_template is None:
         found.append("there is no chat template; a plain one is used, which the model has not seen in its training")
-    if longest_row is not None and model.max_positions is not None and longest_row > model.max_positions:
-        found.append(f"the longest row has {longest_row:,} tokens; the model reads {model.max_positions:,}")
+    if reading is not None and reading.cut_rows:
+        found.append(
+            f"{reading.cut_rows:,} of {reading.rows:,} rows are longer than the {reading.longest:,} tokens that are "
+            f"read of a row: {reading.cut_tokens:,} tokens would be cut"
+        )
     if not inspection.freezable:
         found.append("its layers share their weights, so that none can be frozen alone")
     for need in needs:
