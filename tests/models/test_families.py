@@ -61,14 +61,14 @@ class Trial:
         stated = TrainOptions(freeze_layers=frozen, batch_rows=ROWS // UPDATES, learning_rate=1e-3, **options)
         frame = rows_of(self.decoder)
         task, reference = "chat" if self.decoder else "classify", reference_of(name, folder)
-        self.work: Work = work_of(task, reference, folder, stated, 0, "data", frame, frame[:8])
+        self.work: Work = work_of(task, reference, folder, stated, 0, "data", frame, frame[:4])
 
     def loop(self) -> Loop:
         work = self.work
         return Loop(work.task, work.task.build(), work.train, work.validation, work.recipe, Machine(), None)
 
     def requests(self) -> list[Request]:
-        return rows_of(self.decoder)["messages" if self.decoder else "text"].to_list()[:4]
+        return rows_of(self.decoder)["messages" if self.decoder else "text"].to_list()[:2]
 
 
 def trained(loop: Loop) -> list[float]:

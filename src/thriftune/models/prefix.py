@@ -119,7 +119,8 @@ class _FirstLayers:
     @property
     def states(self) -> torch.Tensor:
         """The states in the answer."""
-        return self.answer[0] if isinstance(self.answer, tuple) else self.answer
+        states: torch.Tensor = self.answer[0] if isinstance(self.answer, tuple) else self.answer
+        return states
 
 
 def _first_layers_of(model: nn.Module, depth: int) -> _FirstLayers:

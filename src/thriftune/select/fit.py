@@ -59,7 +59,7 @@ def needs_of(inspection: Inspection, rows: int, tokens: int, classes: int = 2) -
     """
     methods = dict.fromkeys(m for kind in KINDS.values() if kind.model == inspection.model.kind for m in kind.methods)
     depths = sorted({inspection.model.layers // 2, inspection.freezable} - {0}) if inspection.freezable else []
-    ways = {method: Tuning(method, rank=LORA_RANK) for method in methods if method in ("full", "lora", "head")}
+    ways = {str(method): Tuning(method, rank=LORA_RANK) for method in methods if method in ("full", "lora", "head")}
     ways |= {f"freeze {depth}": Tuning("full", depth) for depth in depths}
     config = config_of(inspection.model)
     return [
