@@ -12,7 +12,7 @@ from thriftune.models.load import parameters_by_block
 from thriftune.models.quantised import require_quantisation
 from thriftune.models.reference import resolve
 from thriftune.tasks.chat import ChatTask
-from thriftune.tasks.classify import ClassifyTask, class_logits
+from thriftune.tasks.classify import ClassifyTask
 from thriftune.tasks.saved import open_saved
 
 SHAPES = {"lora": LoraShape(4, 8), "dora": LoraShape(4, 8, dora=True)}
@@ -53,8 +53,8 @@ def test_a_classifier_s_adapters_and_head_are_trained_and_saved_as_a_whole_model
     model = task.build()
     encoded = task.encode(pl.DataFrame({"text": TEXTS, "target": ["yes", "no", "no", "no", "yes", "no"]}))
     plain = ClassifyTask(task.model, task.labels, max_tokens=60, dropout=0.0).build()
-    before = class_logits(task, model, encoded, 512)
-    assert torch.allclose(before, class_logits(task, plain, encoded, 512), atol=1e-6)  # adapters begin as nothing
+    before = task.text_logits(model, encoded, 512)
+    assert torch.allclose(before, task.text_logits(plain, encoded, 512), atol=1e-6)  # adapters begin as nothing
 
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     kinds = ("lora_", "modules_to_save")
@@ -72,11 +72,11 @@ def test_a_classifier_s_adapters_and_head_are_trained_and_saved_as_a_whole_model
     assert all(p.equal(kept[name]) for name, p in model.named_parameters() if not p.requires_grad)
 
     (tmp_path / "tuned").mkdir()
-    tuned = class_logits(task, model, encoded, 512)
+    tuned = task.text_logits(model, encoded, 512)
     task.save(model, tmp_path / "tuned")
-    assert torch.equal(class_logits(task, model, encoded, 512), tuned)  # saving leaves the model as it is
+    assert torch.equal(task.text_logits(model, encoded, 512), tuned)  # saving leaves the model as it is
     opened, loaded = open_saved(tmp_path / "tuned")
-    assert torch.allclose(class_logits(opened, loaded, encoded, 512), tuned, atol=1e-5)
+    assert torch.allclose(opened.text_logits(loaded, encoded, 512), tuned, atol=1e-5)
 
 
 def test_frozen_layers_have_no_adapters(encoder):

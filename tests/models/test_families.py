@@ -23,7 +23,6 @@ from thriftune.models.prefix import NotPassable, Prefix, frozen_depth
 from thriftune.models.quiet import quiet_transformers
 from thriftune.models.reference import resolve
 from thriftune.tasks.base import Request
-from thriftune.tasks.classify import class_logits
 from thriftune.tasks.saved import open_saved
 from thriftune.train.loop import Loop
 from thriftune.train.machine import Machine
@@ -61,14 +60,14 @@ class Trial:
         stated = TrainOptions(freeze_layers=frozen, batch_rows=ROWS // UPDATES, learning_rate=1e-3, **options)
         frame = rows_of(self.decoder)
         task, reference = "chat" if self.decoder else "classify", reference_of(name, folder)
-        self.work: Work = work_of(task, reference, folder, stated, 0, "data", frame, frame[:8])
+        self.work: Work = work_of(task, reference, folder, stated, 0, "data", frame, frame[:4])
 
     def loop(self) -> Loop:
         work = self.work
         return Loop(work.task, work.task.build(), work.train, work.validation, work.recipe, Machine(), None)
 
     def requests(self) -> list[Request]:
-        return rows_of(self.decoder)["messages" if self.decoder else "text"].to_list()[:4]
+        return rows_of(self.decoder)["messages" if self.decoder else "text"].to_list()[:2]
 
 
 def trained(loop: Loop) -> list[float]:
@@ -114,7 +113,7 @@ def by_transformers_encoder(trial: Trial, model: torch.nn.Module, folder: Path) 
     read = AutoTokenizer.from_pretrained(folder)(texts, padding=True, return_tensors="pt")
     encoded = trial.work.task.encode(pl.DataFrame({"text": texts, "target": ["yes"] * len(texts)}))
     logits = plain(input_ids=read["input_ids"], attention_mask=read["attention_mask"]).logits
-    assert torch.allclose(logits, class_logits(trial.work.task, model, encoded, 512), atol=1e-5)
+    assert torch.allclose(logits, trial.work.task.text_logits(model, encoded, 512), atol=1e-5)
     assert plain.config.id2label == {0: "no", 1: "yes"}
 
 

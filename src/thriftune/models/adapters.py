@@ -9,7 +9,7 @@ from typing import Any, cast
 from torch import nn
 
 from thriftune.models.dropout import make_dropout_quick
-from thriftune.models.load import layer_list
+from thriftune.models.load import linear_layers
 from thriftune.models.quiet import quiet_transformers
 
 
@@ -64,7 +64,7 @@ def with_adapters(
 
 def _without(model: nn.Module, frozen_layers: int, trained: Sequence[str]) -> list[str]:
     """The names of the linear layers inside the first layers and inside what is trained as a whole."""
-    left_out = set(list(layer_list(model))[:frozen_layers])
-    left_out |= {module for name, module in model.named_modules() if name.rpartition(".")[2] in trained}
-    inside = {module for part in left_out for module in part.modules()}
-    return [name for name, module in model.named_modules() if module in inside and isinstance(module, nn.Linear)]
+    adapted = linear_layers(model, frozen_layers)
+    parts = [module for name, module in model.named_modules() if name.rpartition(".")[2] in trained]
+    whole = {module for part in parts for module in part.modules()}
+    return [name for name, module in linear_layers(model).items() if name not in adapted or module in whole]

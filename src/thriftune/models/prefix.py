@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import MethodType
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -133,7 +133,8 @@ class _FirstLayers:
     @property
     def states(self) -> torch.Tensor:
         """The states in the answer."""
-        return cast(torch.Tensor, self.answer[0] if isinstance(self.answer, tuple) else self.answer)
+        states: torch.Tensor = self.answer[0] if isinstance(self.answer, tuple) else self.answer
+        return states
 
 
 def _first_layers_of(model: nn.Module, depth: int) -> _FirstLayers:

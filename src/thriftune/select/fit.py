@@ -60,7 +60,7 @@ def needs_of(inspection: Inspection, rows: int, tokens: int, classes: int = 2) -
     kinds = [kind for kind in KINDS.values() if kind.model == inspection.model.kind]
     methods: dict[str, None] = dict.fromkeys(method for kind in kinds for method in kind.methods)
     depths = sorted({inspection.model.layers // 2, inspection.freezable} - {0}) if inspection.freezable else []
-    ways = {method: Tuning(method, rank=LORA_RANK) for method in methods if method in ("full", "lora", "head")}
+    ways = {str(method): Tuning(method, rank=LORA_RANK) for method in methods if method in ("full", "lora", "head")}
     ways |= {f"freeze {depth}": Tuning("full", depth) for depth in depths}
     config = config_of(inspection.model)
     return [

@@ -121,7 +121,7 @@ def _prefix_costs(loop: Loop) -> PrefixCosts | None:
     try:
         prefix = Prefix(loop.model, depth)
     except NotPassable as refusal:
-        _tell_not_passed_by(loop, str(refusal))
+        _warn_not_passed_by(loop, str(refusal))
         return None
     needs = Needs(loop.task, loop.train, loop.machine, depth)
     step = min(loop.plan.first_epochs(), key=lambda step: abs(_most_tokens(loop, step) - loop.step_tokens))
@@ -139,7 +139,7 @@ def _prefix_costs(loop: Loop) -> PrefixCosts | None:
         reason = f"{type(error).__name__} when the layers are passed by"
     if reason:
         prefix.release()
-        _tell_not_passed_by(loop, reason)
+        _warn_not_passed_by(loop, reason)
         return None
     loop.prefix_cache = cache
     _timed_update(loop, step)
@@ -150,7 +150,7 @@ def _prefix_costs(loop: Loop) -> PrefixCosts | None:
     return PrefixCosts(depth, seconds / padded, update, flat.shape[1] * flat.itemsize)
 
 
-def _tell_not_passed_by(loop: Loop, reason: str) -> None:
+def _warn_not_passed_by(loop: Loop, reason: str) -> None:
     """Tell why the frozen first layers run at every step."""
     what = f"the frozen first layers' states are not kept, so that they run at every step: {reason}"
     loop.watch.events.emit("warning", where="train.freeze_layers", what=what)
