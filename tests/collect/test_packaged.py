@@ -67,10 +67,7 @@ def test_texts_for_decoders_are_whole(name: str, tmp_path: Path) -> None:
 
 def test_definitions_have_a_category_and_are_of_one_sense(tmp_path: Path) -> None:
     by_word = {row["prompt"]: row["completion"] for row in read("definitions", tmp_path)}
-    assert by_word["Define: bridge"] == (
-        "artifact: a structure that allows people or vehicles to cross an obstacle such as a river or canal or railway"
-        " etc."
-    )
+    assert by_word["Define: ability"] == "attribute: the quality of being able to perform"
     assert all(re.fullmatch(r"[a-z]+: .+", text) for text in by_word.values())
 
 
