@@ -64,7 +64,7 @@ REGIMES = {
     "definitions": Regime("definitions", PAIR, "rougeL", 160, 16, {}, 24),
     "ukrainian": Regime("ukrainian", PAIR, "perplexity", 48, 16, {}, 1),
     "translation": Regime("italian", PAIR, "perplexity", 96, 24, {}, 1),
-    "editorials": Regime("editorials", {"text": "text"}, "perplexity", 40, 20, {}),
+    "editorials": Regime("editorials", {"text": "text"}, "perplexity", 12, 16, {}),
     "tone": Regime(
         "tone",
         {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected", "group": "review"},
