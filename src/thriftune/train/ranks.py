@@ -28,8 +28,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
+from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
@@ -160,7 +162,7 @@ class _Root(torch.nn.Module):
 class Group(Ranks):
     """Several ranks. Use `join`."""
 
-    def __init__(self, store: dist.Store, rank: int, size: int) -> None:
+    def __init__(self, store: Store, rank: int, size: int) -> None:
         self.rank, self.size = rank, size
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.parallel: Parallel = "ddp"
@@ -420,9 +422,9 @@ def join() -> Group:
     Raises:
         Interrupted: they did not all come.
     """
-    store, rank, size = next(dist.rendezvous("env://"))
+    store, rank, size = next(rendezvous("env://"))
     store.set_timeout(timedelta(seconds=MEETING_SECONDS))
-    group = Group(dist.PrefixStore("thriftune", store), rank, size)
+    group = Group(PrefixStore("thriftune", store), rank, size)
     backend = "gloo"
     if group.device == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
@@ -430,7 +432,7 @@ def join() -> Group:
     with group.lost():
         dist.init_process_group(
             backend,
-            store=dist.PrefixStore("group", store),
+            store=PrefixStore("group", store),
             rank=rank,
             world_size=size,
             timeout=timedelta(seconds=COLLECTIVE_SECONDS),
