@@ -55,6 +55,11 @@ def _validated(event: Event, _currency: str) -> str:
     return f"validation at step {data['step']}: {', '.join(figures)}{best}"
 
 
+def _overflowed(event: Event, _currency: str) -> str:
+    data = event.data
+    return f"step {data['step']} skipped: fp16 overflowed, and the loss is scaled by {data['scale']:g} from here on"
+
+
 def _moved(event: Event, currency: str) -> str:
     data = event.data
     amount = money(Decimal(data["amount"]), currency)
@@ -104,6 +109,7 @@ SAID: dict[str, Callable[[Event, str], str]] = {
     "stage.started": _stage_started,
     "stage.finished": _stage_finished,
     "decision": _decided,
+    "training.overflow": _overflowed,
     "training.validation": _validated,
     "budget.moved": _moved,
     "budget.added": _added,
