@@ -133,7 +133,9 @@ print(at_first, foretold, seen.bytes)
 def test_the_probe_foretells_the_peak_of_an_epoch(model, tmp_path):
     """Rows of up to 500 tokens, of which the probe sees few, but the longest among them; in a fresh process."""
     here = Path(__file__).parent
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
+    }
     command = [sys.executable, "-c", PEAK, str(model), str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert ended.returncode == 0, ended.stderr

@@ -5,6 +5,7 @@ import torch
 from loops import COSTS, ONLY_AT_THE_END, Record, classifier, loop_of, weights
 
 from models_for_tests import bert_folder
+from thriftune.cli.telling import said
 from thriftune.errors import BadInput, Interrupted
 from thriftune.train.machine import Machine, choose_machine
 from thriftune.train.options import TrainOptions
@@ -48,6 +49,8 @@ def test_an_overflow_skips_its_update_and_halves_the_scale_until_none_overflows(
         (number + 1, TOO_LARGE / 2 ** (number + 1)) for number in range(skipped)
     ]
     assert (weights(loop) - begun).norm() > 0
+    (first, *_) = record.events.read(kinds=["training.overflow"])
+    assert said(first) == "step 1 skipped: fp16 overflowed, and the loss is scaled by 8.38861e+06 from here on"
     assert outcome.best["loss"] < 1.0
 
 

@@ -70,6 +70,11 @@ def _told_parts(event: Event, _currency: str) -> str:
     return f"{after}, the loss on each part: {', '.join(losses)}"
 
 
+def _overflowed(event: Event, _currency: str) -> str:
+    data = event.data
+    return f"step {data['step']} skipped: fp16 overflowed, and the loss is scaled by {data['scale']:g} from here on"
+
+
 def _moved(event: Event, currency: str) -> str:
     data = event.data
     amount = money(Decimal(data["amount"]), currency)
@@ -119,6 +124,7 @@ SAID: dict[str, Callable[[Event, str], str]] = {
     "stage.started": _stage_started,
     "stage.finished": _stage_finished,
     "decision": _decided,
+    "training.overflow": _overflowed,
     "training.validation": _validated,
     "training.parts": _told_parts,
     "budget.moved": _moved,
