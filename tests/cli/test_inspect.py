@@ -30,7 +30,7 @@ def test_a_program_is_told_all_of_it(encoder, capsys):
     facts = told(capsys, encoder, rows=8, tokens=16)
     assert (facts["kind"], facts["layers"], facts["task"], facts["freezable"]) == ("encoder", 4, "classify", 3)
     assert list(facts["blocks"]) == ["embeddings", "layer.0", "layer.1", "layer.2", "layer.3", "head"]
-    assert list(facts["memory"]["methods"]) == ["full", "head", "freeze 2", "freeze 3"]
+    assert list(facts["memory"]["methods"]) == ["full", "head", "lora", "freeze 2", "freeze 3"]
     full = facts["memory"]["methods"]["full"]
     assert full["trained"] == sum(facts["blocks"].values())
     assert full["peak"] == full["weights"] + full["gradients"] + full["moments"] + full["activations"]

@@ -61,16 +61,16 @@ class Regime:
 
 PAIR = {"prompt": "prompt", "completion": "completion"}
 REGIMES = {
-    "definitions": Regime("definitions", PAIR, "rougeL", 160, 16, {}, 24),
+    "definitions": Regime("definitions", PAIR, "perplexity", 96, 24, {}, 1),
     "ukrainian": Regime("ukrainian", PAIR, "perplexity", 48, 16, {}, 1),
     "translation": Regime("italian", PAIR, "perplexity", 96, 24, {}, 1),
     "editorials": Regime("editorials", {"text": "text"}, "perplexity", 12, 16, {}),
     "tone": Regime(
         "tone",
         {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected", "group": "review"},
-        "preference_accuracy",
-        96,
-        80,
+        "margin",
+        64,
+        48,
         {"batch_rows": 8},
     ),
 }
