@@ -69,8 +69,8 @@ REGIMES = {
         "tone",
         {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected", "group": "review"},
         "margin",
-        64,
-        48,
+        96,
+        72,
         {"batch_rows": 8},
     ),
 }

@@ -44,7 +44,7 @@ KILLS = (
     "ledger.posted:12",
 )
 RANDOM_KILLS = 10
-CHAT_KILLS = ("artifact.renamed", "step.done:3", "checkpoint.renamed", "ledger.posted:30")
+CHAT_KILLS = ("artifact.renamed", "step.done:3", "checkpoint.renamed", "ledger.posted:12")
 SERVER_KILLS = ("ledger.reserved", "artifact.renamed", "step.done:7", "checkpoint.renamed", "ledger.posted:12")
 AT_THE_END = ("artifact.written", "artifact.synced", "artifact.renamed")  # of the tuned model
 PRICE_PER_SECOND = Decimal("0.001")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from thriftune.artifacts import write_file_atomic
+from thriftune.artifacts import sweep, write_file_atomic
 from thriftune.memory import peak, resident_bytes
 from thriftune.models.prefix import NotPassable, Prefix, passable_depth
 from thriftune.tasks.base import Encoded, Task
@@ -209,6 +209,7 @@ def _validation_seconds(task: Task, loop: Loop, validation: Encoded) -> float:
 def _seconds_per_byte(scratch: Path) -> float:
     """How long a durable write takes here, per byte."""
     scratch.mkdir(parents=True, exist_ok=True)
+    sweep(scratch)
     target = scratch / "disk-probe"
     began = time.monotonic()
     write_file_atomic(target, bytes(DISK_PROBE_BYTES))
