@@ -236,10 +236,10 @@ UNFREEZING = "unfreeze: gradual, freeze_layers: 1, phases: [{at: 0.5, frozen: 0,
 
 @pytest.mark.slow
 def test_a_run_that_frees_layers_on_the_way_and_was_killed_is_what_its_recorded_decisions_say(tmp_path, model, home):
-    line = classifier(tmp_path / "films", model, home, epochs=20)
+    line = classifier(tmp_path / "films", model, home, epochs=80)
     path = line.folder / "thriftune.yaml"
     path.write_text(path.read_text().replace("train: {", f"train: {{{UNFREEZING}, "))
-    for kill in ("step.done:7", "step.done:120", "checkpoint.renamed"):  # the second phase begins at step 80
+    for kill in ("step.done:7", "step.done:400", "checkpoint.renamed"):  # the second phase begins at step 320
         line.run_killed_at(kill)
     finish(line)
     begun = [event for event in line.events("decision") if event["what"] == "phase"]

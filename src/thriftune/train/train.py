@@ -31,7 +31,7 @@ from thriftune.train.prefix_cache import FOLDER, Needs, PrefixCache, open_or_bui
 from thriftune.train.ranks import ALONE, Ranks
 from thriftune.train.recipe import Mixing, Phase, Recipe
 from thriftune.train.supervision import Outcome, Supervision
-from thriftune.train.unfreezing import mean_cost
+from thriftune.train.unfreezing import Unfreezing, mean_cost
 
 STAGE_VERSION = 1
 ABOUT_FILE = "thriftune-model.json"  # how the training ended, and what a server must know
@@ -334,15 +334,19 @@ def _prefix_caches(
     probed, opened = costs.prefix, dict[int, PrefixCache]()
 
     def build(depths: Sequence[int]) -> dict[int, PrefixCache]:
-        return open_or_build_all(
-            context.root / FOLDER,
-            model,
-            Prefix(model, max(depths)),
-            {depth: Needs(work.task, work.train, machine, depth) for depth in depths},
-            probed.seconds_per_token * max(depths) / probed.depth,
-            options.prefix_cache_bytes,
-            lambda what, upper: context.meter.unit("training", what, upper),
-        )
+        unfreezing = Unfreezing(model, work.recipe.phases)  # in the first phase, which has the deepest prefix
+        try:
+            return open_or_build_all(
+                context.root / FOLDER,
+                model,
+                Prefix(model, max(depths)),
+                {depth: Needs(work.task, work.train, machine, depth) for depth in depths},
+                probed.seconds_per_token * max(depths) / probed.depth,
+                options.prefix_cache_bytes,
+                lambda what, upper: context.meter.unit("training", what, upper),
+            )
+        finally:
+            unfreezing.release()
 
     def choose() -> tuple[list[int], str]:
         way, steps = best_way(work, costs, options, governor)
