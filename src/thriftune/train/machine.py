@@ -16,6 +16,7 @@ from thriftune.train.launch import ranks_on_this_machine
 
 BF16_GAIN = 2.0  # bfloat16 must multiply matrices this much faster: casts and master weights eat the rest
 REPEATS = 5
+FEW_ROWS = 16  # of a product that may be emulated
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 TF32_SINCE = 8  # the first of the GPUs' compute capabilities that has it
 
@@ -81,9 +82,8 @@ def probe_precision(hidden: int, device: str) -> tuple[str, str]:
         supported = torch.cuda.is_bf16_supported()
         return ("bf16" if supported else "fp16"), f"the accelerator {'has' if supported else 'lacks'} bfloat16"
     full = product_seconds(256, hidden, 4 * hidden, torch.float32, device)
-    began = time.perf_counter()
-    probe = torch.randn(16, hidden).to(torch.bfloat16) @ torch.randn(hidden, 4 * hidden).to(torch.bfloat16)
-    if (time.perf_counter() - began) * 256 / len(probe) > 20 * full:  # emulated: do not wait for more of it
+    few = product_seconds(FEW_ROWS, hidden, 4 * hidden, torch.bfloat16, device)  # the first product makes its kernel
+    if few * 256 / FEW_ROWS > 20 * full:  # emulated: do not wait for more of it
         return "fp32", "bfloat16 products are more than 20 times slower than fp32 here"
     half = product_seconds(256, hidden, 4 * hidden, torch.bfloat16, device)
     because = f"bfloat16 products are {full / half:.2f} times as fast as fp32 here ({BF16_GAIN} needed)"
