@@ -7,7 +7,7 @@ its metrics in `evaluate/suites.py`; no stage asks for a task by name.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 TaskName = Literal["classify", "multilabel", "tag", "chat", "prefer", "pretrain"]
 Method = Literal["full", "lora", "dora", "qlora", "head"]
@@ -235,4 +235,4 @@ def kind_of(task: str) -> Kind:
     Raises:
         KeyError: no such task.
     """
-    return {str(name): kind for name, kind in KINDS.items()}[task]
+    return KINDS[cast(TaskName, task)]

@@ -59,14 +59,9 @@ class BatchPlan:
         bounds = [float(bound) for bound in np.cumsum([0, *per_epoch]) / sum(per_epoch)]
         names = self.recipe.mixing.parts if self._count > 1 else ("",)
         self.stages = tuple(
-            Stage(name, start, end, updates, updates * self.epochs)
+            Stage(name, start, end, updates, updates * self.recipe.epochs)
             for name, start, end, updates in zip(names, bounds, bounds[1:], per_epoch, strict=False)
         )
-
-    @property
-    def epochs(self) -> int:
-        """Passes over each stage's rows."""
-        return self.recipe.epochs
 
     @property
     def full_steps(self) -> int:
@@ -94,7 +89,7 @@ class BatchPlan:
 
     def epochs_done(self, stage: int, index: int) -> float:
         """Passes that lie behind after `index` updates of a stage, those of earlier stages included."""
-        return stage * self.epochs + index / self.stages[stage].epoch_updates
+        return stage * self.recipe.epochs + index / self.stages[stage].epoch_updates
 
     def first_epochs(self) -> Iterator[int]:
         """The places, in the whole run, of the updates of each stage's first epoch."""
@@ -110,7 +105,7 @@ class BatchPlan:
 
     def _updates(self, stage: int, epoch: int) -> list[NDArray[np.int64]]:
         rows = self._rows(stage, epoch)
-        number = stage * self.epochs + epoch
+        number = stage * self.recipe.epochs + epoch
         plan = plan_epoch(self.train.lengths[rows], self.recipe.rows_per_update, self.recipe.seed, number)
         return [rows[places] for places in plan]
 
