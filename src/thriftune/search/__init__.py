@@ -1,0 +1,1 @@
+"""Hyperparameters by cross-validation, under one cap in money and time."""

@@ -1,0 +1,102 @@
+"""Search's part of the project file."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from thriftune.options import Options
+
+SamplerName = Literal["curves", "grid", "random", "tpe", "gp", "genetic", "cma"]
+SEARCHED = (
+    "learning_rate",
+    "batch_rows",
+    "epochs",
+    "schedule",
+    "warmup",
+    "weight_decay",
+    "layer_decay",
+    "dropout",
+    "label_smoothing",
+    "class_weights",
+    "freeze_layers",
+    "unfreeze",
+    "method",
+    "lora.rank",
+)
+"""Options of `train` that can be searched over, besides `model`."""
+
+RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
+
+
+class Range(Options):
+    """Numbers from `low` to `high`, evenly spaced by their logarithms."""
+
+    low: float = Field(gt=0, description="The least value")
+    high: float = Field(gt=0, description="The largest value")
+    levels: int = Field(default=5, ge=2, le=64, description="How many values from low to high, both included")
+
+    @model_validator(mode="after")
+    def _upwards(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"a low below the high (found {self.low:g} and {self.high:g})")
+        return self
+
+    def values(self) -> tuple[float, ...]:
+        """The values, the least first."""
+        step = math.log(self.high / self.low) / (self.levels - 1)
+        inner = (self.low * math.exp(step * number) for number in range(1, self.levels - 1))
+        return (self.low, *(float(f"{value:.3g}") for value in inner), self.high)
+
+
+def _values(given: Any) -> Any:
+    """A list of values, or a range of numbers."""
+    if isinstance(given, dict):
+        return Range.model_validate(given).values()
+    if isinstance(given, list | tuple) and given:
+        return tuple(given)
+    raise ValueError("a list of values, or low, high and levels")
+
+
+Values = Annotated[tuple[Any, ...], BeforeValidator(_values)]
+
+
+class SearchOptions(Options):
+    """What is searched over, how, and what it may cost at most.
+
+    The methodology's grid is the default: rates from 1e-5 to 1e-3, 16 to 128 rows an update, 3 to 10 passes.
+    """
+
+    space: dict[str, Values] = Field(
+        default={"learning_rate": RATES, "batch_rows": (16, 32, 64, 128), "epochs": (3, 6, 10)},
+        min_length=1,
+        description="Options of train, or model, each with its values: a list, or low, high and levels",
+    )
+    sampler: SamplerName = Field(
+        default="curves",
+        description="A model of all learning curves says which look is worth most for its price; the others are Optuna's",
+    )
+    folds: int = Field(default=3, ge=2, le=20, description="Folds of the training rows, used only as far as they tell")
+    share: float = Field(
+        default=0.5, gt=0, lt=1, description="Of the time that training has, search may take this much at most"
+    )
+    runs: float = Field(
+        default=10.0, gt=0, le=10_000, description="… and at most as much as so many whole trainings as they come"
+    )
+    least_gain: float = Field(
+        default=0.0005,
+        ge=0,
+        le=1,
+        description="It stops when the best next look promises less than this, 0.05 points; where objective.worth is"
+        " stated, when that promise is worth less than the look costs",
+    )
+    disk_gb: float = Field(default=4.0, ge=0, le=100_000, description="GB of the disk for trainings that are paused")
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        unknown = [name for name in self.space if name not in (*SEARCHED, "model")]
+        if unknown:
+            raise ValueError(f"in space some of model, {', '.join(SEARCHED)} (found {unknown[0]})")
+        return self
