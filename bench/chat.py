@@ -167,7 +167,7 @@ def held_out_figures(model: Any, task: Any, rows: list[dict[str, Any]]) -> Figur
     total = 0.0
     with torch.inference_mode():
         for start in range(0, len(rows), BATCH_ROWS):
-            batch = task.batch(encoded, by_length[start : start + BATCH_ROWS])
+            batch = task.conversations(encoded, by_length[start : start + BATCH_ROWS])
             inputs = {key: batch[key].to(device) for key in ("input_ids", "attention_mask")}
             logits = model(**inputs, use_cache=False).logits[:, :-1].float().cpu()
             wanted = batch["labels"][:, 1:]

@@ -43,7 +43,7 @@ def our_gradients(task, model, encoded: Encoded, budget: int | None) -> tuple[fl
     """As `Loop.update` computes them: a sum over micro-batches over the weight of the whole update."""
     model.zero_grad()
     rows, total = np.arange(len(encoded)), 0.0
-    for part in micro_batches(encoded.lengths, rows, budget):
+    for part in micro_batches(encoded.lengths, rows, budget, encoded.packed):
         loss = task.loss(model, task.batch(encoded, part)) / encoded.weights.sum()
         loss.backward()
         total += loss.item()
@@ -85,7 +85,7 @@ def test_chat_equals_transformers_with_the_prompt_masked(chatbot, dtype, budget)
     ours = our_gradients(task, model, encoded, budget)
 
     model.zero_grad()
-    batch = task.batch(encoded, np.arange(len(encoded)))
+    batch = task.conversations(encoded, np.arange(len(encoded)))
     logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     # Transformers' own loss casts to fp32; this is its computation (shift, mask, mean over counted tokens) without.
     loss = cross_entropy(logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten(), ignore_index=-100)

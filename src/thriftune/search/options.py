@@ -76,7 +76,7 @@ class SearchOptions(Options):
     )
     sampler: SamplerName = Field(
         default="curves",
-        description="A model of all learning curves says which look is worth most for its price; the others are Optuna's",
+        description="A model of all learning curves finds the look that is worth most for its price",
     )
     folds: int = Field(default=3, ge=2, le=20, description="Folds of the training rows, used only as far as they tell")
     share: float = Field(

@@ -110,9 +110,7 @@ class CurvesPolicy:
         return Standing(top, top, beliefs.mean, beliefs.deviation)
 
 
-def open_folds(
-    space: Space, looks: Sequence[Look], folds: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def open_folds(space: Space, looks: Sequence[Look], folds: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(configurations,) the fold that each is on, `folds` where it has been through all; and the looks it had there."""
     done = np.zeros((len(space), folds + 1), dtype=np.int64)
     for look in looks:

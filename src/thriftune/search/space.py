@@ -104,4 +104,3 @@ def _coordinates(values: Sequence[Any]) -> NDArray[np.float64]:
         return np.array([[0.5 if value is None else next(places)] for value in values])
     kinds = sorted({str(value) for value in known})
     return np.array([[0.5 * (str(value) == kind) for kind in kinds] for value in values])
-

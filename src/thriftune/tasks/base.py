@@ -68,6 +68,7 @@ class Encoded:
         targets: the rows' targets, where a task's metrics need more of them than `labels` holds.
         facts: what else the task knows of each row, by name: (rows, …); `SOURCE_ROW` where several rows come of one.
         ids: the rows' names in the corpus, where known.
+        packed: whether a batch has its rows one behind the other, so that hardly anything in it is padding.
     """
 
     tokens: NDArray[np.int32]
@@ -81,6 +82,7 @@ class Encoded:
     facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     parts: NDArray[np.int64] | None = None
     ids: tuple[str, ...] | None = None
+    packed: bool = False
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:

@@ -23,9 +23,11 @@ from thriftune.models.quantised import load_quantised_decoder
 from thriftune.models.quiet import quiet_transformers
 from thriftune.models.reference import ModelFolder
 from thriftune.tasks.base import TASK_FILE, Batch, Encoded, Message, Prediction, Request
-from thriftune.tasks.batches import attention_mask, pad, ragged, sorted_batches
+from thriftune.tasks.batches import attention_mask, pack, pad, ragged, sorted_batches
 
 IGNORED = -100
+PACKABLE = frozenset({"llama", "qwen2", "qwen3", "phi", "gpt2", "gpt_neox", "opt"})
+"""Families whose decoders read a mask for each token, and positions that begin anew (tests/tasks/test_packing.py)."""
 LOGITS_CHUNK = 16_777_216  # most logits (positions × vocabulary) computed at once: 64 MiB in fp32
 PLAIN_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}"
@@ -119,11 +121,21 @@ class ChatTask:
         for row, prompt in enumerate(prompts):
             start = int(offsets[row])
             labels[start : min(start + len(prompt), int(offsets[row + 1]))] = IGNORED
+        labels[offsets[:-1]] = IGNORED  # nothing foretells a row's first token
         counted = np.add.reduceat(labels != IGNORED, offsets[:-1]) if pairs else np.zeros(0)
-        return Encoded(tokens, offsets, labels, counted.astype(np.float64), cut_tokens, cut_rows)
+        weights = counted.astype(np.float64)
+        return Encoded(tokens, offsets, labels, weights, cut_tokens, cut_rows, packed=self.packed)
+
+    @property
+    def packed(self) -> bool:
+        """Whether the conversations of a batch stand one behind the other, none reading another."""
+        return self.model.model_type in PACKABLE
 
     def batch(self, encoded: Encoded, rows: NDArray[np.int64]) -> Batch:
-        return self.conversations(encoded, rows)
+        if not encoded.packed:
+            return self.conversations(encoded, rows)
+        pad_token = int(self._tokenizer.pad_token_id)
+        return pack(encoded, rows, input_ids=(encoded.tokens, pad_token), labels=(encoded.labels, IGNORED))
 
     def conversations(self, encoded: Encoded, rows: NDArray[np.int64]) -> Batch:
         """The padded tensors of some rows that are a conversation each."""
@@ -194,6 +206,7 @@ class ChatTask:
             "template": self._tokenizer.chat_template,
             "max_new_tokens": self.max_new_tokens,
             "frozen_layers": self.frozen_layers,
+            "packed": self.packed,
         }
 
 
@@ -208,9 +221,7 @@ def answer_losses(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     causal = causal.get_base_model() if hasattr(causal, "get_base_model") else causal
     targets = batch["labels"][:, 1:]
     counted = targets != IGNORED
-    hidden = causal.get_decoder()(
-        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
-    ).last_hidden_state
+    hidden = causal.get_decoder()(input_ids=batch["input_ids"], use_cache=False, **_seen(batch)).last_hidden_state
     states, wanted = hidden[:, :-1][counted], targets[counted]
     head = causal.get_output_embeddings()
     softcap = getattr(causal.config, "final_logit_softcapping", None)
@@ -231,6 +242,17 @@ def answer_losses(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
 
         parts = [cast(torch.Tensor, checkpoint(chunk_losses, *piece, use_reentrant=False)) for piece in pieces]
     return torch.cat(parts)
+
+
+def _seen(batch: Batch) -> Batch:
+    """What each token sees: those before it in its row; of a packed batch's rows, in its own."""
+    if "segments" not in batch:
+        return {"attention_mask": batch["attention_mask"]}
+    segments = batch["segments"]
+    length = segments.shape[1]
+    before = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
+    mask = (segments[:, None, :, None] == segments[:, None, None, :]) & before
+    return {"attention_mask": mask, "position_ids": batch["position_ids"]}
 
 
 @dataclass(frozen=True)

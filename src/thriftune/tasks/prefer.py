@@ -42,6 +42,7 @@ class PreferTask(ChatTask):
     label_smoothing: float = 0.0
 
     name = "prefer"
+    packed = False
 
     def encode(self, frame: pl.DataFrame) -> Encoded:
         return self.encode_preferences(

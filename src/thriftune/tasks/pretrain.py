@@ -32,10 +32,11 @@ class PretrainTask(ChatTask):
     A document is read behind what stands before a document in the model's family, and ends with what ends one. Where it
     is longer than `max_tokens` it becomes several rows; each but the first begins with the last token of the one
     before, which it need not foretell, so that every token of a document counts exactly once and none is lost. Rows
-    are never packed together: batches of like lengths hardly need padding, and no document reads another.
+    are never packed together: most are as long as the model reads, and no document reads another.
     """
 
     name = "pretrain"
+    packed = False
 
     def encode(self, frame: pl.DataFrame) -> Encoded:
         encoded, document = self.encode_documents(frame["text"].to_list())

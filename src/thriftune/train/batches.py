@@ -16,22 +16,25 @@ def updates_per_epoch(rows: int, rows_per_update: int) -> int:
     return -(-rows // rows_per_update)
 
 
-def plan_epoch(lengths: NDArray[np.int64], rows_per_update: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
+def plan_epoch(
+    lengths: NDArray[np.int64], rows_per_update: int, seed: int, epoch: int, pool_updates: int = POOL_UPDATES
+) -> list[NDArray[np.int64]]:
     """The updates of one epoch, each the row ids of one global batch; every row appears exactly once.
 
-    Rows are shuffled, cut into pools of `POOL_UPDATES` updates, sorted by length within each pool, cut into updates
+    Rows are shuffled, cut into pools of a number of updates, sorted by length within each pool, cut into updates
     and the updates shuffled: rows of like length meet, so that little of a batch is padding, and yet every epoch
-    groups them anew.
+    groups them anew. With pools of one update, which do where rows are packed, updates are drawn at random.
 
     Args:
         lengths: (rows,) tokens of each row.
         rows_per_update: rows of a global batch.
         seed: the run's seed.
         epoch: 0-based.
+        pool_updates: updates of a pool.
     """
     random = np.random.default_rng([seed, epoch])
     order = random.permutation(len(lengths))
-    pool = POOL_UPDATES * rows_per_update
+    pool = pool_updates * rows_per_update
     updates: list[NDArray[np.int64]] = []
     for start in range(0, len(order), pool):
         rows = order[start : start + pool]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from thriftune.tasks.base import Encoded
 from thriftune.tasks.batches import padded_tokens
-from thriftune.train.batches import plan_epoch, updates_per_epoch
+from thriftune.train.batches import POOL_UPDATES, plan_epoch, updates_per_epoch
 from thriftune.train.recipe import Recipe
 
 
@@ -101,12 +101,18 @@ class BatchPlan:
     def mean_tokens(self) -> float:
         """Padded tokens of an average update, by the first epochs."""
         updates = [rows for stage in range(len(self.stages)) for rows in self._updates(stage, 0)]
-        return padded_tokens(self.train.lengths, updates) / len(updates)
+        return padded_tokens(self.train.lengths, updates, self.train.packed) / len(updates)
 
     def _updates(self, stage: int, epoch: int) -> list[NDArray[np.int64]]:
         rows = self._rows(stage, epoch)
         number = stage * self.recipe.epochs + epoch
-        plan = plan_epoch(self.train.lengths[rows], self.recipe.rows_per_update, self.recipe.seed, number)
+        plan = plan_epoch(
+            self.train.lengths[rows],
+            self.recipe.rows_per_update,
+            self.recipe.seed,
+            number,
+            pool_updates=1 if self.train.packed else POOL_UPDATES,
+        )
         return [rows[places] for places in plan]
 
     def _rows(self, stage: int, epoch: int) -> NDArray[np.int64]:

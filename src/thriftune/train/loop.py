@@ -147,7 +147,7 @@ class Loop:
         elif self.watch is not None:
             self.watch.events.buffer("training.overflow", step=step + 1, scale=self.scaling.scale)
         self.optimizer.zero_grad(set_to_none=True)
-        self.padded += padded_tokens(self.train.lengths, parts)
+        self.padded += padded_tokens(self.train.lengths, parts, self.train.packed)
         self.real += int(self.train.lengths[rows].sum())
         return self.ranks.total(total)
 
@@ -159,7 +159,7 @@ class Loop:
         weight = float(self.train.weights[rows].sum()) or 1.0
         while True:
             budget = self.ranks.micro_batch_tokens(self.micro_batch_tokens)
-            slices = self.ranks.slices(micro_batches(self.train.lengths, rows, budget))
+            slices = self.ranks.slices(micro_batches(self.train.lengths, rows, budget, self.train.packed))
             parts = [part for cut in slices for part in cut if len(part)]
             torch.manual_seed(hash((self.recipe.seed, step, *self.ranks.place)) & 0x7FFF_FFFF)
             total = torch.zeros((), device=self.machine.device)
@@ -184,7 +184,7 @@ class Loop:
 
     def _halve(self, parts: list[NDArray[np.int64]], because: str) -> None:
         """Cut updates into smaller micro-batches from here on; the updates themselves stay as they are."""
-        tokens = half_of(self.train.lengths, parts)
+        tokens = half_of(self.train, parts)
         self.micro_batch_tokens = self.watch.decisions.revise("micro_batch_tokens", tokens, because, self.step)
         give_back_freed_memory()
 
@@ -318,7 +318,9 @@ class Loop:
                 )
                 crash_point("step.done")
         self._review_breach(time.monotonic() - block_began, upper)
-        parts = micro_batches(self.train.lengths, self.rows_of(self.step - 1), self.micro_batch_tokens)
+        parts = micro_batches(
+            self.train.lengths, self.rows_of(self.step - 1), self.micro_batch_tokens, self.train.packed
+        )
         watched = self.machine.device == "cpu" and self.step >= self.watch.reached
         if watched and nearly_full(seen.bytes, parts):
             self._halve(parts, f"{seen.bytes / 2**30:.2f} GiB were held, close to the limit")
@@ -342,7 +344,7 @@ class Loop:
 
     def _upper(self, step: int) -> float:
         rows = self.rows_of(step)
-        return UPPER_FACTOR * max(self.recent) * len(rows) * int(self.train.lengths[rows].max())
+        return UPPER_FACTOR * max(self.recent) * padded_tokens(self.train.lengths, [rows], self.train.packed)
 
     def _ended_here(self) -> bool:
         """Whether an earlier process stopped at this very step, and so may not have been able to validate it."""

@@ -146,7 +146,7 @@ def _prefix_costs(loop: Loop) -> PrefixCosts | None:
     update = _timed_update(loop, step)
     loop.prefix_cache = None
     prefix.release()
-    padded = padded_tokens(loop.train.lengths, [rows])
+    padded = padded_tokens(loop.train.lengths, [rows], loop.train.packed)
     return PrefixCosts(depth, seconds / padded, update, flat.shape[1] * flat.itemsize)
 
 
@@ -175,9 +175,9 @@ def _timed_update(loop: Loop, step: int) -> float:
 
 def _most_tokens(loop: Loop, step: int) -> int:
     """Padded tokens of the largest forward pass of an update."""
-    lengths = loop.train.lengths
-    parts = micro_batches(lengths, loop.rows_of(step), loop.micro_batch_tokens)
-    return max(padded_tokens(lengths, [part]) for part in parts)
+    lengths, packed = loop.train.lengths, loop.train.packed
+    parts = micro_batches(lengths, loop.rows_of(step), loop.micro_batch_tokens, packed)
+    return max(padded_tokens(lengths, [part], packed) for part in parts)
 
 
 def _peak_bytes(loop: Loop, settled: int, probed: int) -> float:
