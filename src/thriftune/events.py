@@ -10,7 +10,7 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import bindparam, func, insert, select, update
 
@@ -68,6 +68,18 @@ class Attempt:
     outcome: str | None = None
     exit_code: int | None = None
     message: str | None = None
+
+
+class Recorder(Protocol):
+    """What takes events."""
+
+    def emit(self, kind: str, /, **data: Any) -> None:
+        """Record an event; it is durable when this returns."""
+        ...
+
+    def buffer(self, kind: str, /, **data: Any) -> None:
+        """Record an event within a second."""
+        ...
 
 
 class EventLog:

@@ -16,6 +16,7 @@ from thriftune.evaluate.evaluate import comparison_seconds, metrics_seconds
 from thriftune.memory import resident_bytes, usable_bytes
 from thriftune.plan.plan import PHASES, Plan
 from thriftune.prepare import prepare
+from thriftune.search.options import allowance
 from thriftune.select import select
 from thriftune.session import EXIT_SECONDS, Session
 from thriftune.tasks.kinds import KINDS, kind_of
@@ -41,6 +42,7 @@ PRIOR_BASELINE_ROW = 1e-3  # a cheap baseline's answer
 PRIOR_REPORT = 2.0
 PRIOR_TRAINING = 10.0
 LANDING_SLACK = 0.1  # how far below what is left the governor may end training: its dead band, twice
+NOTHING = Forecast.exact(0.0)
 TAIL_FLOOR = 1.0  # seconds kept free for the small things between the parts after training
 ANSWER_SPREAD = 0.3  # 95th percentile over the median of a predictor's time, once a sample of rows was timed
 SAVE_SPREAD = 1.0
@@ -111,6 +113,8 @@ def expect_all(session: Session) -> None:
     outlook.expect("prepare", "collection", prepare.estimate(bytes_there))
     outlook.expect("baselines", "evaluation", Forecast.exact(0.0))
     session.expect("imports", "training", prior=PRIOR_IMPORTS)
+    if file.search is not None:
+        outlook.expect("search", "training", Forecast.exact(0.0))
     session.expect("encode", "training", f"encode/{reference}", rows, PRIOR_ENCODE_ROW)
     session.expect("load", "training", f"load/{reference}", prior=PRIOR_LOAD)
     session.expect("probe", "training", f"probe/{reference}", prior=KINDS[task].probe_seconds)
@@ -197,6 +201,10 @@ def expect_measured(session: Session, size: Size, bench: Bench) -> None:
     session.record.add(f"least/{file.model_references[0]}", least.p50)  # for the refusal that comes before a probe
     outlook = session.outlook
     outlook.sharpen("train", full, least)
+    if file.search is not None:
+        room = session.limits().seconds - outlook.after("train") - full.p50
+        seconds = allowance(file.search, max(0.0, room) + full.p50, full.p50)
+        outlook.sharpen("search", Forecast.of([0.0, 0.5 * seconds, seconds, seconds, seconds], "probe"), NOTHING)
     outlook.sharpen("save", Forecast.lognormal(costs.checkpoint / 2, SAVE_SPREAD, "probe"))
     answer = Forecast.lognormal(bench.answering.row_seconds, ANSWER_SPREAD, "probe")
     for who in answering(session.project.file.objective.task):

@@ -11,6 +11,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from thriftune.prepare.types import Splits
     from thriftune.tasks.base import Predictor, Task
     from thriftune.train.machine import Machine
+    from thriftune.train.options import TrainOptions
     from thriftune.train.ranks import Group
     from thriftune.train.train import TunedModel, Work
 
@@ -87,6 +89,8 @@ def run(
         _begin(session)
         splits = _data(session)
         baselines = _baselines(session, splits)
+        _import(session)
+        _searched(session, splits)
         work = _encode(session, splits)
         done = session.context.artifacts.find("train", work.key)
         if done is None:
@@ -108,6 +112,7 @@ def plan(project: Project, listeners: Sequence[Listener] = ()) -> Plan:
     with open_session(project, listeners, begins=False) as session:
         _begin(session)
         splits = _data(session)
+        _import(session)
         work = _encode(session, splits)
         bench = _bench(session, splits, work)
         return forecast(session, bench)
@@ -221,16 +226,80 @@ def _scored(
     return scores
 
 
-def _encode(session: Session, splits: Splits) -> Work:
-    """The task, and the training and validation rows as its model reads them."""
-    file = session.project.file
-    reference = file.model_references[0]
+def _import(session: Session) -> None:
+    """The libraries that take seconds to import."""
     with session.part("imports"):
-        import polars as pl
         import torch  # noqa: F401  the import is what takes the time
         import transformers  # noqa: F401
 
-        from thriftune.train import setup
+        from thriftune.train import setup  # noqa: F401
+
+
+def _searched(session: Session, splits: Splits) -> None:
+    """Find what the project file leaves open; the session goes on with a project that states it."""
+    file, context = session.project.file, session.context
+    if file.search is None:
+        return
+    import polars as pl
+
+    from thriftune.search import search
+    from thriftune.search.options import train_options
+    from thriftune.train.machine import choose_machine
+    from thriftune.train.setup import work_of
+
+    target = file.objective.target
+
+    def work(reference: str, options: TrainOptions, train: pl.DataFrame, held_out: pl.DataFrame) -> Work:
+        return work_of(
+            splits.task,
+            _meant(session, reference),
+            session.project.folder,
+            options,
+            file.seed,
+            splits.content_hash,
+            train,
+            held_out,
+            target.metric if target else None,
+            file.parts,
+        )
+
+    sought = search.Sought(
+        options=file.search,
+        train=file.train,
+        reference=file.model_references[0],
+        task=splits.task,
+        rows=pl.read_parquet(splits.train),
+        data_hash=splits.content_hash,
+        work_of=work,
+        choose_machine=lambda width: choose_machine(session.decisions.take, width, file.train),
+    )
+    worth = file.objective.worth
+    with session.part("search", metered=False) as span:
+        room = session.limits().seconds - session.outlook.after("search")
+        found = search.run(
+            sought,
+            room,
+            None if worth is None else 100 * float(worth.per_point_over_horizon()),
+            session.decisions,
+            context.events.read(attempt=context.attempt),
+            context,
+            session.interrupted,
+        )
+        span.reused = True  # what it takes is its allowance's matter, and says nothing of another search
+    options = train_options(file.train, found.values)
+    models = (found.values.get("model", sought.reference), *file.model_references[1:])
+    decided = file.model_copy(update={"train": options, "models": models})
+    session.project = replace(session.project, file=decided)
+
+
+def _encode(session: Session, splits: Splits) -> Work:
+    """The task, and the training and validation rows as its model reads them."""
+    import polars as pl
+
+    from thriftune.train import setup
+
+    file = session.project.file
+    reference = file.model_references[0]
     rows = sum(splits.report["rows"].values())
     with session.part("encode", f"encode/{reference}", rows):
         target = file.objective.target

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from thriftune.events import Event, EventLog
+from thriftune.events import Event, Recorder
 from thriftune.faults import crash_point
 
 
@@ -21,7 +21,7 @@ class Decisions:
         recorded: the attempt's earlier events; kinds other than `decision` are passed over.
     """
 
-    def __init__(self, events: EventLog, recorded: Iterable[Event] = ()) -> None:
+    def __init__(self, events: Recorder, recorded: Iterable[Event] = ()) -> None:
         self._events = events
         self._chosen: dict[tuple[str, int], Any] = {}
         for event in recorded:

@@ -19,6 +19,7 @@ from thriftune.options import Deadline, Options, parse_amount
 from thriftune.plan.options import PlanOptions
 from thriftune.prepare.options import PrepareOptions
 from thriftune.project.nearest import nearest
+from thriftune.search.options import SearchOptions
 from thriftune.select.options import SelectOptions
 from thriftune.tasks.kinds import KINDS, TaskName
 from thriftune.train.options import TrainOptions
@@ -249,6 +250,9 @@ class ProjectFile(Options):
     collect: CollectOptions = Field(default_factory=CollectOptions, description="How files are read")
     prepare: PrepareOptions = Field(default_factory=PrepareOptions, description="How rows are cleaned and split")
     select: SelectOptions = Field(default_factory=SelectOptions, description="Which baselines are run")
+    search: SearchOptions | None = Field(
+        default=None, description="No search: the defaults are good, and a search takes a share of the money"
+    )
     train: TrainOptions = Field(default_factory=TrainOptions, description="How the model is trained")
     evaluate: EvaluateOptions = Field(default_factory=EvaluateOptions, description="How it is judged")
     plan: PlanOptions = Field(default_factory=PlanOptions, description="How the cost is forecast")

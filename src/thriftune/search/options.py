@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from thriftune.options import Options
+from thriftune.train.options import TrainOptions
 
 SamplerName = Literal["curves", "grid", "random", "tpe", "gp", "genetic", "cma"]
 SEARCHED = (
@@ -99,4 +101,44 @@ class SearchOptions(Options):
         unknown = [name for name in self.space if name not in (*SEARCHED, "model")]
         if unknown:
             raise ValueError(f"in space some of model, {', '.join(SEARCHED)} (found {unknown[0]})")
+        for name, values in self.space.items():
+            for value in values:
+                _check(name, value)
         return self
+
+
+def train_options(options: TrainOptions, values: Mapping[str, Any]) -> TrainOptions:
+    """Training's options with those of a configuration in their places.
+
+    Raises:
+        ValidationError: they do not go together.
+    """
+    whole: dict[str, Any] = options.model_dump(exclude_unset=True)
+    for name, value in values.items():
+        if name == "model":
+            continue
+        *above, last = name.split(".")
+        place = whole
+        for part in above:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return TrainOptions.model_validate(whole)
+
+
+def allowance(options: SearchOptions, room: float, full: float) -> float:
+    """Seconds that a search may take.
+
+    Args:
+        room: seconds that are left for search and training together.
+        full: of a whole training with the options as they come.
+    """
+    return max(0.0, min(options.share * room, options.runs * full))
+
+
+def _check(name: str, value: Any) -> None:
+    if name == "model" and not isinstance(value, str):
+        raise ValueError(f"in space.model references to models (found {value!r})")
+    try:
+        train_options(TrainOptions(), {name: value})
+    except ValidationError as refusal:
+        raise ValueError(f"in space.{name} values that train.{name} may have (found {value!r})") from refusal

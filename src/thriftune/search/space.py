@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import starmap
 from typing import Any
 
 import numpy as np
@@ -73,18 +74,25 @@ def product_of(space: Mapping[str, Sequence[Any]], seed: int) -> list[dict[str, 
     ]
 
 
-def make_space(candidates: Sequence[Mapping[str, Any]], costs: Sequence[float], first: Mapping[str, Any]) -> Space:
+def make_space(
+    candidates: Sequence[Mapping[str, Any]],
+    costs: Sequence[float],
+    first: Mapping[str, Any],
+    steps: Sequence[int] | None = None,
+) -> Space:
     """The space of these candidates.
 
     Args:
         candidates: each with the same names.
         costs: of training each on one fold.
         first: what would be taken without a search; the candidate next to it is tried first.
+        steps: updates of each candidate's training, of which looks take a whole number; None where they do not tell.
     """
     rung = min(costs) / LOOKS
-    configurations = tuple(
-        Configuration(values, cost, max(1, round(cost / rung))) for values, cost in zip(candidates, costs, strict=True)
-    )
+    rungs = [max(1, round(cost / rung)) for cost in costs]
+    if steps is not None:
+        rungs = [-(-whole // -(-whole // wanted)) for whole, wanted in zip(steps, rungs, strict=True)]
+    configurations = tuple(starmap(Configuration, zip(candidates, costs, rungs, strict=True)))
     columns = [_coordinates([*(one[name] for one in candidates), first.get(name)]) for name in candidates[0]]
     coordinates = np.concatenate(columns, axis=1)
     distances = np.abs(coordinates[:-1] - coordinates[-1]).sum(axis=1)

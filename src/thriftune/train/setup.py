@@ -96,7 +96,7 @@ def work_of(
         replace(rows, parts=numbers_of_parts(rows, frame, parts))
         for rows, frame in ((encoded, train), (task.encode(validation), validation))
     )
-    return Work(task, encoded, held_out, recipe, data_hash, model.hidden_size)
+    return Work(task, encoded, held_out, recipe, data_hash, model.hidden_size, model.layers)
 
 
 def numbers_of_parts(encoded: Encoded, frame: pl.DataFrame, parts: tuple[str, ...]) -> NDArray[np.int64] | None:

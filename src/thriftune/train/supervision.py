@@ -10,7 +10,7 @@ from typing import Protocol
 
 from thriftune.budget.decisions import Decisions
 from thriftune.budget.governor import Governor
-from thriftune.events import EventLog
+from thriftune.events import Recorder
 
 
 class UnitMeter(Protocol):
@@ -26,7 +26,7 @@ class Supervision:
     """Who watches the loop: the governor and the meter (None to replay a recorded run), journal and events."""
 
     decisions: Decisions
-    events: EventLog
+    events: Recorder
     meter: UnitMeter | None
     governor: Governor | None
     checkpoints: Path

@@ -56,6 +56,7 @@ class Work:
     Args:
         data_hash: the content hash of the splits.
         hidden_size: the model's width, by which the machine is probed.
+        layers: of the model.
     """
 
     task: Task
@@ -64,6 +65,7 @@ class Work:
     recipe: Recipe
     data_hash: str
     hidden_size: int
+    layers: int
 
     @property
     def key(self) -> str:

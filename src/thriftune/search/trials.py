@@ -1,0 +1,164 @@
+"""Trials: real trainings of configurations on folds, each paused after a look and taken up again when it is its turn.
+
+A trial is the training loop itself, without a governor: a search stops between looks and never re-fits a trial, so
+that a noisy machine cannot rank configurations. Looks lie at steps of the trial, which are counted, never timed.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from thriftune.budget.decisions import Decisions
+from thriftune.errors import Interrupted
+from thriftune.events import Event, Recorder
+from thriftune.search.curves import Look
+from thriftune.search.policies import Proposal
+from thriftune.search.space import Space
+from thriftune.train.costs import Costs
+from thriftune.train.loop import Loop
+from thriftune.train.machine import Machine
+from thriftune.train.supervision import Supervision, UnitMeter
+from thriftune.train.train import Work
+
+PREFIX = "trial."  # of the kinds of a trial's events
+NO_PATIENCE = 1_000_000  # validations: a trial goes on to its end, or is left by the policy
+
+
+class OutOfMoney(Exception):
+    """A trial stopped in the middle, since the next unit is not paid for."""
+
+
+class TrialEvents:
+    """Records a trial's events as the attempt's, under kinds and a name of their own, and remembers its validations."""
+
+    def __init__(self, events: Recorder, trial: str) -> None:
+        self._events, self._trial = events, trial
+        self.figures: dict[int, dict[str, float]] = {}
+
+    def emit(self, kind: str, /, **data: Any) -> None:
+        """Record an event; it is durable when this returns."""
+        if kind == "training.validation":
+            self.figures[data["step"]] = {"loss": data["loss"]} | data["metrics"]
+        self._events.emit(PREFIX + kind, trial=self._trial, **data)
+
+    def buffer(self, kind: str, /, **data: Any) -> None:
+        """Record an event within a second."""
+        self._events.buffer(PREFIX + kind, trial=self._trial, **data)
+
+
+def recorded_of(trial: str, events: Iterable[Event]) -> list[Event]:
+    """A trial's own events among those of its attempt, under the kinds that its loop knows."""
+    return [
+        replace(event, kind=event.kind.removeprefix(PREFIX))
+        for event in events
+        if event.kind.startswith(PREFIX) and event.data["trial"] == trial
+    ]
+
+
+@dataclass
+class Trials:
+    """The trials of a search.
+
+    Args:
+        space: what is searched.
+        work_of: what is to be trained for a configuration (its number) on a fold.
+        machine: how to compute.
+        costs: of a configuration's parts of training, by the probe.
+        meter: charges every unit.
+        events: the attempt's.
+        earlier: what an earlier process of the attempt recorded.
+        folder: where paused trials are kept.
+        interrupted: whether the user has asked to stop.
+    """
+
+    space: Space
+    work_of: Callable[[int, int], Work]
+    machine: Machine
+    costs: Callable[[int], Costs]
+    meter: UnitMeter
+    events: Recorder
+    earlier: Sequence[Event]
+    folder: Path
+    interrupted: Callable[[], bool]
+    _target: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self._loop = lru_cache(maxsize=1)(self._make_loop)
+
+    def look(self, proposal: Proposal) -> float:
+        """Go on with a trial up to a look; the score, of which more is better.
+
+        Raises:
+            OutOfMoney: what is left does not pay for it.
+            Interrupted: the user stopped it; the trial is kept as it is.
+        """
+        number, fold = proposal.configuration, proposal.fold
+        loop, events = self._loop(number, fold)
+        every = -(-loop.full_steps // self.space.configurations[number].rungs)
+        self._target = min(proposal.rung * every, loop.full_steps)
+        stopped = ""
+        try:
+            stopped = loop.run(every, self.costs(number)).stopped
+        except Interrupted:
+            if self.interrupted():
+                raise
+        if self._target not in events.figures or stopped in {"budget", "breach"}:
+            raise OutOfMoney
+        return score_of(events.figures[self._target], loop.recipe.watch, loop.recipe.higher_is_better)
+
+    def drop(self, number: int, fold: int) -> None:
+        """Give a paused trial's place on the disk back; it would begin anew."""
+        shutil.rmtree(self.folder / _name(number, fold), ignore_errors=True)
+
+    def bytes_by_trial(self) -> dict[tuple[int, int], int]:
+        """What each paused trial holds on the disk."""
+        return {
+            (int(number), int(fold)): sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+            for folder in self.folder.glob("*-*")
+            for number, fold in [folder.name.split("-")]
+        }
+
+    def _make_loop(self, number: int, fold: int) -> tuple[Loop, TrialEvents]:
+        work = self.work_of(number, fold)
+        events = TrialEvents(self.events, _name(number, fold))
+        recorded = recorded_of(_name(number, fold), self.earlier)
+        for event in recorded:
+            if event.kind == "training.validation":
+                events.figures[event.data["step"]] = {"loss": event.data["loss"]} | event.data["metrics"]
+        watch = Supervision(
+            decisions=Decisions(events, recorded),
+            events=events,
+            meter=self.meter,
+            governor=None,
+            checkpoints=self.folder / _name(number, fold),
+            interrupted=lambda: self.interrupted() or (loop.step >= self._target and loop.step < loop.full_steps),
+        )
+        recipe = replace(work.recipe, patience=NO_PATIENCE)
+        loop = Loop(work.task, work.task.build(), work.train, work.validation, recipe, self.machine, watch)
+        return loop, events
+
+
+def score_of(figures: dict[str, float], watch: str, higher_is_better: bool) -> float:
+    """A validation as a score: a metric as it is, a loss as its negative logarithm."""
+    return figures[watch] if higher_is_better else -math.log(max(figures[watch], 1e-9))
+
+
+def paid_looks(events: Iterable[Event], space: Space) -> list[tuple[Look, float]]:
+    """The looks that an earlier process of the attempt has paid for, and the seconds of each."""
+    found = []
+    for event in events:
+        if event.kind == "search.look":
+            number, fold, rung = event.data["configuration"], event.data["fold"], event.data["rung"]
+            look = Look(number, fold, rung, event.data["score"], space.configurations[number].rung_cost)
+            found.append((look, event.data["seconds"]))
+    return found
+
+
+def _name(number: int, fold: int) -> str:
+    return f"{number}-{fold}"
