@@ -12,6 +12,7 @@ from thriftune.options import Options
 from thriftune.train.options import TrainOptions
 
 SamplerName = Literal["curves", "grid", "random", "tpe", "gp", "genetic", "cma"]
+PrunerName = Literal["none", "median", "halving", "hyperband"]
 SEARCHED = (
     "learning_rate",
     "batch_rows",
@@ -79,6 +80,10 @@ class SearchOptions(Options):
     sampler: SamplerName = Field(
         default="curves",
         description="A model of all learning curves finds the look that is worth most for its price",
+    )
+    pruner: PrunerName = Field(
+        default="hyperband",
+        description="What ends an Optuna sampler's trainings on the way; curves leaves and takes up as it sees fit",
     )
     folds: int = Field(default=3, ge=2, le=20, description="Folds of the training rows, used only as far as they tell")
     share: float = Field(

@@ -22,7 +22,8 @@ from thriftune.events import Event
 from thriftune.search.curves import Look
 from thriftune.search.folds import folds_of
 from thriftune.search.options import SearchOptions, allowance, train_options
-from thriftune.search.policies import CurvesPolicy, Policy, Standing
+from thriftune.search.policies import Policy, Standing
+from thriftune.search.sampled import policy_of
 from thriftune.search.space import Space, make_space, product_of
 from thriftune.search.trials import OutOfMoney, Trials, paid_looks
 from thriftune.tasks.kinds import kind_of
@@ -165,7 +166,8 @@ def _search(
     )
     full = costs.seconds_per_token * first.mean_step_tokens * first.full_steps * len(sought.rows) / len(first.train)
     seconds = decisions.take("search_allowance", lambda: _allowance(sought.options, room, full))
-    policy = CurvesPolicy(space, sought.options.folds, seed=context.seed)
+    chosen = sought.options
+    policy = policy_of(chosen.sampler, chosen.pruner, space, chosen.folds, context.seed)
     return _looks(sought, space, policy, trials, costs, seconds, worth_per_score, context, earlier)
 
 
