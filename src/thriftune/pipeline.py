@@ -276,7 +276,7 @@ def _searched(session: Session, splits: Splits) -> None:
     worth = file.objective.worth
     with session.part("search", metered=False) as span:
         room = session.limits().seconds - session.outlook.after("search")
-        found = search.run(
+        found, span.reused = search.run(
             sought,
             room,
             None if worth is None else 100 * float(worth.per_point_over_horizon()),
@@ -285,7 +285,6 @@ def _searched(session: Session, splits: Splits) -> None:
             context,
             session.interrupted,
         )
-        span.reused = True  # what it takes is its allowance's matter, and says nothing of another search
     options = train_options(file.train, found.values)
     models = (found.values.get("model", sought.reference), *file.model_references[1:])
     decided = file.model_copy(update={"train": options, "models": models})

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
+from itertools import accumulate
 from typing import Any
 
 from thriftune.errors import BadInput
@@ -30,10 +31,12 @@ from thriftune.report.model import (
     ProjectSummary,
     Report,
     Scores,
+    Searched,
     Span,
     TimeUse,
     Tokens,
     TrainingStep,
+    Tried,
     Utilisation,
     Validation,
     Verdict,
@@ -112,6 +115,7 @@ def build(
         tokens=_tokens(facts.last("data.tokens")),
         warnings=tuple(dict.fromkeys(Warned(as_text(e.data["where"]), e.data["what"]) for e in facts.of("warning"))),
         decisions=tuple(_decision(event) for event in facts.of("decision")),
+        search=_searched(facts),
         steps=_steps(facts),
         validations=_validations(facts),
         forgetting=_forgetting(facts),
@@ -397,6 +401,21 @@ def _validations(facts: _Facts) -> tuple[Validation, ...]:
     return tuple(
         Validation(step, data.get("loss"), data.get("metrics") or {}, bool(data.get("best")))
         for step, data in sorted(latest.items())
+    )
+
+
+def _searched(facts: _Facts) -> Searched | None:
+    ended = facts.last("search.finished")
+    if ended is None:
+        return None
+    looks = [event.data for event in facts.of("search.look")]
+    seconds = accumulate(look["seconds"] for look in looks)
+    return Searched(
+        winner=ended.data["values"],
+        configurations=tuple(Tried(**row) for row in ended.data["configurations"]),
+        seconds=ended.data["seconds"],
+        because=ended.data["because"],
+        best=tuple(zip(seconds, (look["expected"] for look in looks), strict=True)),
     )
 
 

@@ -46,6 +46,7 @@ def to_json(report: Report) -> dict[str, Any]:
             {"at_step": d.at_step, "what": d.what, "chosen": d.chosen, "because": d.because, "at": d.instant}
             for d in report.decisions
         ],
+        "search": None if report.search is None else asdict(report.search),
         "breaches": [asdict(breach) for breach in report.breaches],
         "return": _return(report.returns),
         "curves": {

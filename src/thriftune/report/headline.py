@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from thriftune.report.model import Comparison, Report, Worth
+from thriftune.report.model import Comparison, Report, Searched, Worth
 from thriftune.report.returns import best_baseline
 from thriftune.report.wording import (
     count,
@@ -149,6 +149,18 @@ def target_sentence(report: Report) -> str:
         return f"Target: {asked}; not measured."
     gap = points(100 * (measured.value - target.at_least))
     return f"Target: {asked}; {'reached' if measured.value >= target.at_least else 'missed'} ({gap} points)."
+
+
+def search_sentence(search: Searched) -> str:
+    """What a search ended with, and why it ended."""
+    looks = sum(tried.looks for tried in search.configurations)
+    if not search.winner:
+        return f"Nothing was tried: {search.because}. The options stay as they came."
+    found = ", ".join(f"{name} {value}" for name, value in search.winner.items())
+    return (
+        f"{len(search.configurations)} configurations, {looks} looks, {duration(search.seconds)}: {found}. "
+        f"It ended because {search.because}."
+    )
 
 
 def forgetting_figure(report: Report) -> str:

@@ -77,6 +77,7 @@ def to_html(report: Report) -> str:
         headline=headline.headline(report),
         target_sentence=headline.target_sentence(report),
         forgetting_figure=headline.forgetting_figure(report) if report.forgetting else "",
+        search_sentence=headline.search_sentence(report.search) if report.search else "",
         return_sentence=headline.return_sentence(report),
         tiles=tiles(report),
         charts=charts,

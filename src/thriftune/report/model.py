@@ -281,6 +281,46 @@ class PartsRow:
 
 
 @dataclass(frozen=True)
+class Tried:
+    """A configuration that a search has looked at.
+
+    Args:
+        values: option by name.
+        expected: its score at the end of its training, as the search expects it by all looks.
+        deviation: the standard deviation of that; None where the search's way gives none.
+        looks: how many were paid for.
+        seconds: that they took.
+        ended: whether a training of it was seen to its end.
+    """
+
+    values: Mapping[str, Any]
+    expected: float
+    deviation: float | None
+    looks: int
+    seconds: float
+    ended: bool
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A search: what it took and what it ended with.
+
+    Args:
+        winner: option by name.
+        configurations: what was looked at, the most promising first.
+        seconds: of all looks.
+        because: why it ended.
+        best: after each look of this attempt: seconds so far, and the expected score of the best by then.
+    """
+
+    winner: Mapping[str, Any]
+    configurations: tuple[Tried, ...]
+    seconds: float
+    because: str
+    best: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
 class Span:
     """When a stage ran; `finished_at` None while it is not over; `interrupted` when its process ended inside it."""
 
@@ -392,6 +432,7 @@ class Report:
     tokens: Tokens | None
     warnings: tuple[Warned, ...]
     decisions: tuple[Decision, ...]
+    search: Searched | None
     steps: tuple[TrainingStep, ...]
     validations: tuple[Validation, ...]
     forgetting: tuple[PartsRow, ...]

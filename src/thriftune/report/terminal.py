@@ -19,6 +19,7 @@ from thriftune.report.headline import (
     forgetting_figure,
     headline,
     return_sentence,
+    search_sentence,
     target_sentence,
 )
 from thriftune.report.html import cut_tokens, data_summary, forecast_score
@@ -29,6 +30,7 @@ from thriftune.report.wording import (
     count,
     duration,
     estimate,
+    expected_score,
     interval_of_points,
     metric_name,
     money,
@@ -41,6 +43,7 @@ from thriftune.report.wording import (
 
 STYLES = {"good": "green", "warn": "yellow", "bad": "red"}
 OUTCOME_STYLES = {"better": "green", "not better": "red", "cannot tell": "yellow"}
+MANY_TRIED = 10  # configurations of a search shown in the terminal; the page has them all
 MANY_DECISIONS = 12  # shown in the terminal; the page has them all
 
 
@@ -65,6 +68,7 @@ def parts(report: Report, rich: bool = True) -> list[RenderableType]:
     sections: list[tuple[str, RenderableType | None]] = [
         ("Breaches", _breaches(report)),
         ("Warnings", _warnings(report)),
+        ("Search", _search(report, rich)),
         ("Quality", _quality(report, rich)),
         ("By part of the data", _parts(report, rich)),
         ("Forgetting", _forgetting(report, rich)),
@@ -148,6 +152,22 @@ def _part_figure(report: Report, scores: Scores, part: str, outcomes: Mapping[st
     outcome = outcomes.get(scores.predictor, "")
     said = estimate(scores.by_part.get(part, {}).get(report.metric or ""))
     return _text(f"{said} {f'({outcome})' if outcome else ''}".rstrip(), OUTCOME_STYLES.get(outcome, ""))
+
+
+def _search(report: Report, rich: bool) -> RenderableType | None:
+    """What a search tried, the most promising first."""
+    search = report.search
+    if search is None:
+        return None
+    said = _text(search_sentence(search))
+    if not search.configurations:
+        return said
+    table = _table(rich, *search.winner, "expected", "looks", "seconds", "to its end", numbers=len(search.winner) + 3)
+    for tried in search.configurations[:MANY_TRIED]:
+        style = "bold" if tried.values == search.winner else ""
+        figures = [expected_score(tried), count(tried.looks), f"{tried.seconds:.0f}", "yes" if tried.ended else "no"]
+        table.add_row(*(_text(each, style) for each in [*map(plain, tried.values.values()), *figures]))
+    return Group(table, said)
 
 
 def _forgetting(report: Report, rich: bool) -> RenderableType | None:

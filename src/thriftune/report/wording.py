@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from thriftune.options import CURRENCIES
-from thriftune.report.model import Estimate
+from thriftune.report.model import Estimate, Tried
 
 MISSING = "not measured"
 SYMBOLS = {code: symbol for symbol, code in CURRENCIES.items()}
@@ -241,3 +241,8 @@ def periods(number: float | None, per: str) -> str:
     if known is not None and number < 2:
         return duration(number * known)
     return f"{number:,.1f} {per.rstrip('s')}s"
+
+
+def expected_score(tried: Tried) -> str:
+    """A configuration's expected score with its standard deviation."""
+    return f"{tried.expected:.3f}" + ("" if tried.deviation is None else f" ± {tried.deviation:.3f}")

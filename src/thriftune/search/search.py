@@ -108,8 +108,8 @@ def run(
     earlier: Sequence[Event],
     context: Context,
     interrupted: Callable[[], bool],
-) -> Found:
-    """Search, or take what this recipe found before.
+) -> tuple[Found, bool]:
+    """Search, or take what this recipe found before; and whether it was found before.
 
     Args:
         sought: what is searched.
@@ -127,7 +127,10 @@ def run(
         (folder / RESULT_FILE).write_text(json.dumps(asdict(found), indent=1))
         shutil.rmtree(scratch, ignore_errors=True)
 
-    return found_in(context.artifacts.build("search", key, {"space": dict(sought.options.space)}, write))
+    artifact = context.artifacts.build("search", key, {"space": dict(sought.options.space)}, write)
+    found = found_in(artifact)
+    context.events.emit("search.finished", **asdict(found))
+    return found, artifact.reused
 
 
 def _search(
@@ -223,14 +226,12 @@ def _looks(
             seconds=taken,
             best=dict(space.configurations[standing.winner].values),
             expected=float(standing.mean[standing.winner]),
-            deviation=float(standing.deviation[standing.winner]),
+            deviation=_known(standing.deviation[standing.winner]),
         )
         if proposal.rung == one.rungs:
             trials.drop(proposal.configuration, proposal.fold)
         _keep_within(trials, standing, sought.options.disk_gb * 1e9)
-    found = _found(space, policy, looks, spent, because)
-    context.events.emit("search.finished", **asdict(found))
-    return found
+    return _found(space, policy, looks, spent, because)
 
 
 def _found(space: Space, policy: Policy, looks: Sequence[Look], spent: Sequence[float], because: str) -> Found:
@@ -244,7 +245,7 @@ def _found(space: Space, policy: Policy, looks: Sequence[Look], spent: Sequence[
             {
                 "values": dict(space.configurations[number].values),
                 "expected": float(standing.mean[number]),
-                "deviation": float(standing.deviation[number]),
+                "deviation": _known(standing.deviation[number]),
                 "looks": len(own),
                 "seconds": math.fsum(spent[place] for place in own),
                 "ended": max(looks[place].rung for place in own) == space.configurations[number].rungs,
@@ -252,6 +253,10 @@ def _found(space: Space, policy: Policy, looks: Sequence[Look], spent: Sequence[
         )
     rows.sort(key=lambda row: -row["expected"])
     return Found(dict(space.configurations[standing.winner].values), rows, math.fsum(spent), because)
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
 
 
 def _keep_within(trials: Trials, standing: Standing, most_bytes: float) -> None:
