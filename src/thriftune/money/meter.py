@@ -24,7 +24,7 @@ from thriftune.money.amounts import (
     upper_cost_nano,
 )
 from thriftune.money.leases import Lease, acquire, started_at
-from thriftune.money.ledger import Ledger, Reservation
+from thriftune.money.ledger import Fence, Ledger, Reservation
 from thriftune.store import Store
 
 
@@ -84,6 +84,11 @@ class Meter:
     def price_per_hour(self) -> Decimal:
         """Of this machine."""
         return from_nano(self._lease.price_nano_per_hour)
+
+    @property
+    def fence(self) -> Fence:
+        """The right to spend for this machine, for what is bought beside its time."""
+        return self._lease.fence
 
     @contextmanager
     def unit(self, phase: str, what: str, upper_seconds: float, category: str = "machine") -> Iterator[None]:
