@@ -40,6 +40,8 @@ class Provider:
         tasks: what its models can be tuned for.
         ranks: of adapters, that can be asked for.
         fewest_rows: that it trains on.
+        thinking: tokens, at the least, that a model thinks before it answers, by the start of its name; tuned models
+            are taught without thoughts.
         job_seconds: a prior of how long a tuning job takes.
         connect: the provider at a place, that of the environment by default; the place that it is.
     """
@@ -48,6 +50,7 @@ class Provider:
     tasks: tuple[TaskName, ...]
     ranks: tuple[int, ...]
     fewest_rows: int
+    thinking: tuple[tuple[str, int], ...]
     job_seconds: float
     connect: Callable[[dict[str, str] | None], tuple[Backend, dict[str, str]]]
 
@@ -58,12 +61,13 @@ def _gemini(place: dict[str, str] | None) -> tuple[Backend, dict[str, str]]:
     return connect(place)
 
 
-PROVIDERS = {
+PROVIDERS: dict[str, Provider] = {
     "gemini": Provider(
         prices="vertex",
         tasks=("chat", "classify"),
         ranks=(1, 2, 4, 8, 16),  # documented for Gemini 2.5 Flash
         fewest_rows=16,  # documented for supervised tuning
+        thinking=(("gemini-2.5-pro", 128), ("gemini-2.5", 0)),
         job_seconds=2700.0,  # some 100 rows are told to take 45 to 60 minutes, a dozen 30
         connect=_gemini,
     )
@@ -78,6 +82,13 @@ def provider_of(reference: str, folder: Path | None = None) -> Provider | None:
         folder: what a relative path is relative to.
     """
     return PROVIDERS.get(ModelReference.parse(reference, folder).scheme)
+
+
+def thinking_of(reference: str) -> int | None:
+    """How many tokens a model is told to think at most before it answers; None where it is not told."""
+    parsed = ModelReference.parse(reference)
+    known = PROVIDERS[parsed.scheme].thinking
+    return next((tokens for start, tokens in known if parsed.name.startswith(start)), None)
 
 
 def check_task(reference: str, task: str, folder: Path | None = None) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from thriftune.managed.backends import Opened, open_backend, opened_again
+from thriftune.managed.backends import Opened, open_backend, opened_again, thinking_of
 from thriftune.managed.predictor import ManagedPredictor
 from thriftune.managed.types import Question
 from thriftune.money.tokens import TokenMeter
@@ -52,7 +52,14 @@ class ManagedTask:
         turns = tuple(
             (ROLES[message["role"]], message["content"]) for message in messages if message["role"] != "system"
         )
-        return Question("\n\n".join(said), turns, limit or self.max_new_tokens, self.labels, **more)
+        return Question(
+            "\n\n".join(said),
+            turns,
+            limit or self.max_new_tokens,
+            self.labels,
+            thinking=thinking_of(self.reference),
+            **more,
+        )
 
     def lines(self, requests: Sequence[Request], targets: Sequence[str]) -> bytes:
         """Training rows as JSON lines, in the format of Vertex AI's supervised tuning."""
@@ -129,7 +136,7 @@ def is_managed_folder(folder: Path) -> bool:
     return (folder / FILE).is_file()
 
 
-def open_saved(folder: Path) -> tuple[str, ManagedPredictor, list[str]]:
+def open_predictor(folder: Path) -> tuple[str, ManagedPredictor, list[str]]:
     """The task's name, the tuned model as a predictor, and the preparation steps that a service repeats.
 
     Raises:

@@ -71,6 +71,7 @@ class Question:
         choices: where the answer must be one of a few texts, these.
         temperature: 0 is greedy.
         seed: for sampling.
+        thinking: tokens that the model may think before it answers; None where it is not told.
     """
 
     system: str
@@ -79,6 +80,12 @@ class Question:
     choices: tuple[str, ...] = ()
     temperature: float = 0.0
     seed: int | None = None
+    thinking: int | None = None
+
+    @property
+    def most_output_tokens(self) -> int:
+        """The most tokens of the answer, thoughts included."""
+        return self.max_tokens + (self.thinking or 0)
 
     @property
     def most_input_tokens(self) -> int:

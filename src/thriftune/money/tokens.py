@@ -63,8 +63,8 @@ class TokenPrice:
         if self.as_of is None or (age := (utc(now).date() - self.as_of).days) <= OLD_AFTER_DAYS:
             return None
         return (
-            f"the price of {self.use} tokens of {self.model} ({self.per_million} {self.currency} a million) is {age} days"
-            f" old (of {self.as_of}); state today's in {thriftune_home() / OWN_FILE}"
+            f"the price of {self.use} tokens of {self.model} ({self.per_million} {self.currency} a million) is"
+            f" {age} days old (of {self.as_of}); state today's in {thriftune_home() / OWN_FILE}"
         )
 
 
