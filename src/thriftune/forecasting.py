@@ -14,6 +14,7 @@ from thriftune.budget.forecast import Forecast, largest, total
 from thriftune.collect import collect
 from thriftune.evaluate.evaluate import comparison_seconds, metrics_seconds
 from thriftune.managed.backends import provider_of
+from thriftune.managed.job import WHAT
 from thriftune.memory import resident_bytes, usable_bytes
 from thriftune.money.tokens import CATEGORY
 from thriftune.plan.plan import PHASES, Plan
@@ -42,6 +43,7 @@ PRIOR_ENCODE_ROW = 1e-3
 PRIOR_BASELINE_ROW = 1e-3  # a cheap baseline's answer
 PRIOR_REPORT = 2.0
 PRIOR_COUNT_ROW = 2e-3  # a row's tokens counted by a provider
+PRIOR_JOB_LEFT = 1.0  # of a tuning job that is at work already
 PRIOR_REMOTE_ANSWER = 0.3  # a managed model's answer, several being asked at once
 ANSWERS_BOUND = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)  # what answers cost, of their upper bound
 PRIOR_TRAINING = 10.0
@@ -128,8 +130,10 @@ def expect_all(session: Session) -> None:
     if provider is None:
         outlook.expect("train", "training", session.record.forecast(f"least/{reference}", 1, PRIOR_TRAINING))
         session.expect("save", "training", f"save/{reference}", prior=PRIOR_SAVE)
-    else:
+    elif session.decisions.recorded(WHAT) is None:
         session.expect("train", "training", f"job/{reference}", prior=provider.job_seconds)
+    else:  # its job is at work: how long it still takes is seen by waiting
+        outlook.expect("train", "training", Forecast.lognormal(PRIOR_JOB_LEFT, SAVE_SPREAD, "prior"))
     session.expect("open", "evaluation", f"open/{reference}", prior=PRIOR_LOAD)
     for what in ("tuned", "verdict"):
         outlook.expect(what, "evaluation", Forecast.exact(0.0))
