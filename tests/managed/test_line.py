@@ -197,7 +197,6 @@ def test_a_user_who_stops_leaves_the_job_comes_back_to_it_or_cancels_it(line, se
 
 def test_a_job_that_the_deadline_does_not_hold_is_cancelled(line, service):
     service.states = ("JOB_STATE_RUNNING",)
-    (line.home / "record.json").parent.mkdir(parents=True, exist_ok=True)
     began = time.time()
     write_project(line, deadline="25m")
     process = line.start("run")

@@ -73,11 +73,13 @@ class ManagedPredictor:
         question = self.question(request, max_tokens, temperature=temperature, seed=seed)
         told = 0
         for piece in self.model.backend.stream(self.model.model, question):
-            fresh, told = max(1, piece.output_tokens - told), max(told + 1, piece.output_tokens)
+            fresh = piece.output_tokens - told
             if piece.text:
                 yield piece.text
-                fresh -= 1
-            yield from [""] * (fresh if piece.output_tokens else 0)
+                told, fresh = told + 1, fresh - 1
+            if fresh > 0:
+                yield from [""] * fresh
+                told += fresh
 
     def _answer(self, question: Question) -> Answer:
         return patiently(lambda: self.model.backend.answer(self.model.model, question))
