@@ -16,8 +16,8 @@ from thriftune.budget.forecast import Forecast
 from thriftune.errors import BadInput
 from thriftune.forecasting import forecast_managed
 from thriftune.managed import job, task
-from thriftune.managed.backends import Opened, Provider, check_task, open_backend, provider_of
-from thriftune.managed.job import PHASE, Quote, Tuning, is_reserved
+from thriftune.managed.backends import Opened, adapter_rank, open_backend, provider_of
+from thriftune.managed.job import PHASE, WHAT, Quote, Tuning, is_reserved
 from thriftune.managed.task import ManagedTask
 from thriftune.managed.types import Order, Question
 from thriftune.money.amounts import from_nano
@@ -25,7 +25,6 @@ from thriftune.money.tokens import Tariff, TokenMeter, tariff_of
 from thriftune.plan.plan import Plan, cannot_land
 from thriftune.session import Session
 from thriftune.tasks.kinds import kind_of
-from thriftune.train.options import TrainOptions
 
 if TYPE_CHECKING:
     from thriftune.prepare.types import Splits
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
 STAGE_VERSION = 1
 ASKED_PHASE = "evaluation"
-MEANT = ("epochs", "lora", "method")  # the options of training that a tuning job knows
 NAME_LENGTH = 60  # of the project's name in a job's, which may have 128 characters
 
 
@@ -42,7 +40,6 @@ class Ordered:
     """A managed tuning, before it is sent.
 
     Args:
-        provider: who trains.
         opened: the base model there.
         task: what it is tuned for.
         tariff: the prices of its tokens.
@@ -53,7 +50,6 @@ class Ordered:
         key: the recipe key.
     """
 
-    provider: Provider
     opened: Opened
     task: ManagedTask
     tariff: Tariff
@@ -92,12 +88,11 @@ def ordered(session: Session, splits: Splits, alone: bool = True) -> Ordered:
             expected="one process: the provider trains",
             way_out="run it without --launch",
         )
-    check_task(reference, splits.task, project.folder)
-    rank = _adapter_rank(provider, file.train, splits.task)
+    rank = adapter_rank(reference, file.train)
     opened = open_backend(reference)
     tariff = tariff_of(provider.prices, opened.model, file.budget.currency)
-    for text in tariff.warnings(context.clock.now()):
-        context.events.emit("warning", where="token prices", what=text)
+    if old := tariff.warning(context.clock.now()):
+        context.events.emit("warning", where="token prices", what=old)
     train = pl.read_parquet(splits.train)
     if len(train) < provider.fewest_rows:
         raise BadInput(
@@ -110,10 +105,10 @@ def ordered(session: Session, splits: Splits, alone: bool = True) -> Ordered:
     targets = train["target"].to_list()
     meter = TokenMeter(context.ledger, tariff, ASKED_PHASE, context.meter.fence)
     managed = task.task_of(splits.task, reference, targets, meter)
-    epochs = file.train.epochs_for(splits.task, len(train))
+    epochs = file.train.epochs or kind_of(splits.task).epochs
     recipe = {"task": managed.describe(), "epochs": epochs, "rank": rank}
     key = recipe_key("train", STAGE_VERSION, {"splits": splits.content_hash}, recipe, {})
-    return Ordered(provider, opened, managed, tariff, requests_of(train), targets, epochs, rank, key)
+    return Ordered(opened, managed, tariff, requests_of(train), targets, epochs, rank, key)
 
 
 def priced(session: Session, splits: Splits, order: Ordered) -> tuple[Plan, Quote]:
@@ -131,8 +126,8 @@ def priced(session: Session, splits: Splits, order: Ordered) -> tuple[Plan, Quot
     questions = [order.task.question(request) for request in order.requests]
     reference = file.model_references[0]
     with session.part("quote", f"quote/{reference}", len(questions)):
-        counted, most = session.decisions.take("training tokens", lambda: _counted(order, questions))
-    quote = Quote(len(questions), counted, most, order.epochs, order.tariff.training)
+        tokens = session.decisions.take("training tokens", lambda: _counted(order, questions))
+    quote = Quote(tokens["counted"], tokens["most"], order.epochs, order.tariff.training)
     test = pl.read_parquet(splits.test)
     asked = drawn(test, file.evaluate.generate_rows) if kind_of(splits.task).generates_when_asked else test
     tests = [order.task.question(request) for request in requests_of(asked)]
@@ -155,7 +150,7 @@ def trained(session: Session, splits: Splits, order: Ordered, quote: Quote) -> A
     """The tuned model: an artifact that names its endpoint."""
     context, project = session.context, session.project
     context.events.emit("stage.started", stage="train", key=order.key)
-    began = context.clock.now()
+    began, fresh = context.clock.now(), session.decisions.recorded(WHAT) is None
     session.to_buy.pop("untuned", None)
     session.to_buy.pop("job", None)  # reserved from here on
     tuning = Tuning(
@@ -184,8 +179,9 @@ def trained(session: Session, splits: Splits, order: Ordered, quote: Quote) -> A
     recipe = order.task.describe() | {"epochs": order.epochs, "rank": order.rank}
     artifact = context.artifacts.build("train", order.key, recipe, write)
     seconds = context.clock.now() - began
-    session.record.add(f"job/{project.file.model_references[0]}", seconds)
-    session.record.save()
+    if fresh:  # else an earlier process waited for a part of it
+        session.record.add(f"job/{project.file.model_references[0]}", seconds)
+        session.record.save()
     context.events.emit("stage.finished", stage="train", key=order.key, seconds=seconds, reused=False)
     session.outlook.done("train")
     return artifact
@@ -197,37 +193,8 @@ def display_name(session: Session, order: Ordered) -> str:
     return f"thriftune-{name[:NAME_LENGTH]}-{order.key[:16]}"
 
 
-def _counted(order: Ordered, questions: list[Question]) -> tuple[list[int], str]:
+def _counted(order: Ordered, questions: list[Question]) -> tuple[dict[str, int], str]:
     found = job.quote(
         order.opened.backend, order.opened.model, questions, order.targets, order.epochs, order.tariff.training
     )
-    return [found.counted, found.most], str(found)
-
-
-def _adapter_rank(provider: Provider, options: TrainOptions, task_name: str) -> int | None:
-    """The stated rank of the adapters; refuses options of training that a tuning job does not have.
-
-    Raises:
-        BadInput: such an option is stated.
-    """
-    stated = sorted(options.model_fields_set - set(MEANT))
-    stated += ["method"] if options.method not in ("auto", "lora") else []
-    stated += [f"lora.{name}" for name in sorted(options.lora.model_fields_set - {"rank"})]
-    if stated:
-        raise BadInput(
-            "a managed tuning job has no such setting",
-            where=f"train.{stated[0]}",
-            found="a stated value",
-            expected="epochs and lora.rank alone: the provider decides the rest",
-            way_out="leave it out, or name a model that is trained here",
-        )
-    rank = options.lora.rank if "rank" in options.lora.model_fields_set else None
-    if rank is not None and rank not in provider.ranks:
-        raise BadInput(
-            "the provider has no adapters of this rank",
-            where="train.lora.rank",
-            found=str(rank),
-            expected=", ".join(map(str, provider.ranks)),
-            way_out="name one of these, or leave it out for the provider's choice",
-        )
-    return rank
+    return {"counted": found.counted, "most": found.most}, str(found)

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from thriftune.managed.types import Backend
+    from thriftune.train.options import TrainOptions
+
+SETTINGS = ("epochs", "lora", "method")  # the options of training that a tuning job knows
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,38 @@ def check_task(reference: str, task: str, folder: Path | None = None) -> None:
             expected=f"task {' or '.join(provider.tasks)}, or a model that is trained here",
             way_out="name a model that is trained here: hub:org/name, package:name or a folder",
         )
+
+
+def adapter_rank(reference: str, options: TrainOptions, folder: Path | None = None) -> int | None:
+    """The stated rank of a managed job's adapters, or None; refuses options of training that a tuning job has not.
+
+    Raises:
+        BadInput: such an option is stated, or a rank that the provider does not have.
+    """
+    provider = provider_of(reference, folder)
+    if provider is None:
+        return None
+    stated = sorted(options.model_fields_set - set(SETTINGS))
+    stated += ["method"] if options.method not in ("auto", "lora") else []
+    stated += [f"lora.{name}" for name in sorted(options.lora.model_fields_set - {"rank"})]
+    if stated:
+        raise BadInput(
+            "a managed tuning job has no such setting",
+            where=f"train.{stated[0]}",
+            found="a stated value",
+            expected="epochs and lora.rank alone: the provider decides the rest",
+            way_out="leave it out, or name a model that is trained here",
+        )
+    rank = options.lora.rank if "rank" in options.lora.model_fields_set else None
+    if rank is not None and rank not in provider.ranks:
+        raise BadInput(
+            "the provider has no adapters of this rank",
+            where="train.lora.rank",
+            found=str(rank),
+            expected=", ".join(map(str, provider.ranks)),
+            way_out="name one of these, or leave it out for the provider's choice",
+        )
+    return rank
 
 
 def open_backend(reference: str) -> Opened:

@@ -37,14 +37,12 @@ class Quote:
     """What a tuning job will cost.
 
     Args:
-        rows: to train on.
-        counted: their tokens, as the provider counts them.
+        counted: tokens of the training rows, as the provider counts them.
         most: an upper bound of the tokens that are billed for one pass.
         epochs: passes.
         price: of a training token.
     """
 
-    rows: int
     counted: int
     most: int
     epochs: int
@@ -83,7 +81,7 @@ def quote(
     counted = patiently(lambda: backend.count(model, rows))
     bytes_bound = sum(row.most_input_tokens for row in rows)
     marks = MARKS * sum(len(row.turns) + 1 for row in rows)
-    return Quote(len(rows), counted, min(bytes_bound, math.ceil(COUNT_MARGIN * counted) + marks), epochs, price)
+    return Quote(counted, min(bytes_bound, math.ceil(COUNT_MARGIN * counted) + marks), epochs, price)
 
 
 @dataclass(frozen=True)
@@ -183,27 +181,26 @@ class Tuning:
 
     def _wait(self, job: Job, number: int) -> Job:
         """Look at a job until it has ended well."""
-        pause, failures, told = FIRST_PAUSE, 0, ""
+        pause, refusal, failures, told = FIRST_PAUSE, None, 0, ""
         while not job.ended:
             if job.told != told:
                 told = job.told
                 self.context.events.emit("job.state", name=job.name, state=told)
             if self.interrupted():
                 raise self._stopped(job)
-            if self.remaining() < self.tail() + pause + CALL_SECONDS:
+            wait = pause if refusal is None else pause_after(failures, refusal)
+            if self.remaining() < self.tail() + wait + CALL_SECONDS:
                 job = self._end(job, number)
                 break
-            with self.context.meter.unit(PHASE, "wait for the tuning job", pause + CALL_SECONDS):
-                self._sleep(pause)
+            with self.context.meter.unit(PHASE, "wait for the tuning job", wait + CALL_SECONDS):
+                self._sleep(wait)
                 try:
-                    job = self.backend.get(job.name)
-                except Unavailable as refusal:
-                    failures += 1
-                    if failures == ATTEMPTS:
-                        raise out_of_reach(refusal, failures) from None
-                    pause = pause_after(failures, refusal)
-                else:
-                    failures, pause = 0, min(LONGEST_PAUSE, PAUSE_GROWTH * pause)
+                    job, refusal, failures = self.backend.get(job.name), None, 0
+                    pause = min(LONGEST_PAUSE, PAUSE_GROWTH * pause)
+                except Unavailable as busy:
+                    refusal, failures = busy, failures + 1
+            if refusal is not None and failures == ATTEMPTS:
+                raise out_of_reach(refusal, failures)
         self.context.events.emit("job.state", name=job.name, state=job.told)
         self._settle(job, number)
         if job.state == "succeeded":

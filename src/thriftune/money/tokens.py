@@ -58,15 +58,6 @@ class TokenPrice:
             exact = self.per_million * tokens * 1000  # 10^9 nano-units ÷ 10^6 tokens
             return int(exact.to_integral_value(ROUND_CEILING))
 
-    def warning(self, now: float) -> str | None:
-        """A sentence with the price's age when that is over `OLD_AFTER_DAYS` days, else None."""
-        if self.as_of is None or (age := (utc(now).date() - self.as_of).days) <= OLD_AFTER_DAYS:
-            return None
-        return (
-            f"the price of {self.use} tokens of {self.model} ({self.per_million} {self.currency} a million) is"
-            f" {age} days old (of {self.as_of}); state today's in {thriftune_home() / OWN_FILE}"
-        )
-
 
 @dataclass(frozen=True)
 class Tariff:
@@ -80,9 +71,17 @@ class Tariff:
         """Nano-units for being asked so many tokens and answering with so many."""
         return self.input.cost_nano(input_tokens) + self.output.cost_nano(output_tokens)
 
-    def warnings(self, now: float) -> list[str]:
-        """A sentence for each price that is old."""
-        return [text for price in (self.training, self.input, self.output) if (text := price.warning(now)) is not None]
+    def warning(self, now: float) -> str | None:
+        """A sentence with the prices' age when the oldest is over `OLD_AFTER_DAYS` days, else None."""
+        prices = (self.training, self.input, self.output)
+        dated = [price.as_of for price in prices if price.as_of is not None]
+        if not dated or (age := (utc(now).date() - min(dated)).days) <= OLD_AFTER_DAYS:
+            return None
+        told = ", ".join(f"{price.use} {price.per_million}" for price in prices)
+        return (
+            f"the prices of {self.training.model} ({told} {self.training.currency} a million tokens) are {age} days old"
+            f" (of {min(dated)}); state today's in {thriftune_home() / OWN_FILE}"
+        )
 
 
 def tariff_of(provider: str, model: str, currency: str, home: Path | None = None) -> Tariff:
