@@ -74,6 +74,7 @@ def bought(line: Line) -> dict[str, Decimal]:
     return found
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_an_endpoint_that_is_judged_paid_reported_and_served(line, service):
     ended = line.do("run")
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -148,6 +149,7 @@ def test_a_plan_prices_the_job_and_sends_nothing(line, service):
     assert {part["what"] for part in plan["parts"]} >= {"untuned", "train", "tuned"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["decision", "job.sent"])
 def test_a_killed_run_comes_back_to_its_job_and_never_sends_a_second_one(line, service, when):
     service.states = ("JOB_STATE_QUEUED", *["JOB_STATE_RUNNING"] * 3, "JOB_STATE_SUCCEEDED")
@@ -170,6 +172,7 @@ def test_a_killed_run_comes_back_to_its_job_and_never_sends_a_second_one(line, s
     assert (Decimal(spent).scaleb(-9), reserved) == (charged(line), 0)
 
 
+@pytest.mark.slow
 def test_a_user_who_stops_leaves_the_job_comes_back_to_it_or_cancels_it(line, service):
     service.states = ("JOB_STATE_RUNNING",)
     process = line.start("run")
@@ -205,6 +208,7 @@ def test_a_job_that_the_deadline_does_not_hold_is_cancelled(line, service):
     assert service.count(CREATED) == 1
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_ends_the_run_with_the_services_words_and_is_sent_anew(line, service):
     service.states = ("JOB_STATE_PENDING", "JOB_STATE_FAILED")
     service.error = "The dataset has an invalid row."
@@ -217,6 +221,7 @@ def test_a_job_that_fails_ends_the_run_with_the_services_words_and_is_sent_anew(
     assert service.count(CREATED) == 2
 
 
+@pytest.mark.slow
 def test_a_service_that_stumbles_everywhere_is_asked_again_and_gets_one_order(line, service):
     service.faults += [
         vertex.Fault("countTokens", 429, {"Retry-After": "0"}),

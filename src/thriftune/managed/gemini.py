@@ -18,6 +18,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from thriftune.errors import BadInput, MissingExtra
@@ -152,7 +153,7 @@ class Gemini:
         total = 0
         for part in _parts(texts):
             contents: list[Any] = [types.Content(role="user", parts=[types.Part(text=text)]) for text in part]
-            counted = self._asked(lambda c=contents: self._client.models.count_tokens(model=model, contents=c))
+            counted = self._asked(partial(self._client.models.count_tokens, model=model, contents=contents))
             total += counted.total_tokens or 0
         return total
 
