@@ -1,6 +1,7 @@
 """The provider alone: the real google-genai client against a local server that speaks the documented protocol."""
 
 import json
+import sys
 
 import pytest
 import vertex
@@ -126,8 +127,9 @@ def test_what_the_environment_lacks_is_named(service, opened, monkeypatch):
         open_backend(MODEL)
 
 
-def test_without_the_client_one_message_names_the_extra(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "google.auth", None)
+@pytest.mark.parametrize("lacking", ["google.auth", "google.genai"])
+def test_without_the_client_one_message_names_the_extra(monkeypatch, lacking):
+    monkeypatch.setitem(sys.modules, lacking, None)
     with pytest.raises(MissingExtra) as caught:
         open_backend(MODEL)
     assert "thriftune[gemini]" in caught.value.way_out
@@ -151,6 +153,22 @@ def test_a_conversation_keeps_its_turns_and_its_system_prompt():
     assert row["systemInstruction"]["parts"] == [{"text": "Be brief."}]
     assert [turn["role"] for turn in row["contents"]] == ["user", "model", "user", "model"]
     assert [turn["parts"][0]["text"] for turn in row["contents"]] == ["hi", "hello", "who?", "me"]
+
+
+def test_a_stream_that_a_busy_service_refuses_is_begun_again(service, opened):
+    predictor = ManagedTask("chat", MODEL, 50).predictor(opened, "untuned")
+    service.faults.append(vertex.Fault("streamGenerateContent", 429, {"Retry-After": "0"}))
+    assert "".join(predictor.stream("hi", 50)) == "I do not know."
+    service.faults.append(vertex.Fault("streamGenerateContent", 403))
+    with pytest.raises(BadInput, match="refuses"):
+        list(predictor.stream("hi", 50))
+
+
+def test_a_key_that_google_does_not_know_is_told_without_it(service, opened):
+    service.faults.append(vertex.Fault("/token", 400, times=99))
+    with pytest.raises(BadInput, match="does not take the credentials") as caught:
+        opened.backend.get(f"{vertex.PARENT}/tuningJobs/1")
+    assert "PRIVATE" not in str(caught.value)
 
 
 def test_a_stream_has_a_piece_for_each_token_and_makes_the_whole_answer(service, opened):

@@ -235,3 +235,31 @@ def test_a_service_that_stumbles_everywhere_is_asked_again_and_gets_one_order(li
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert not any(fault.times for fault in service.faults)
     assert service.count(CREATED) == 1
+
+
+@pytest.mark.slow
+def test_a_classifier_is_tuned_judged_and_served_by_its_labels(line, service):
+    write_packaged("movie", line.folder / "all.jsonl")
+    rows = [json.loads(row) for row in (line.folder / "all.jsonl").read_text().splitlines()]
+    drawn = [row for label in ("negative", "positive") for row in [r for r in rows if r["label"] == label][:100]]
+    (line.folder / "films.jsonl").write_text("".join(json.dumps(row) + "\n" for row in drawn))
+    text = PROJECT.format(budget="5.00", deadline="6h").replace("task: chat", "task: classify")
+    text = text.replace(
+        "support.jsonl, prompt: prompt, completion: completion", "films.jsonl, text: text, label: label"
+    )
+    (line.folder / "thriftune.yaml").write_text(text)
+    ended = line.do("run")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    scores = {event["predictor"]: event["metrics"] for event in line.events("evaluation.scores")}
+    assert set(scores) == {"majority", "tfidf", "untuned", "tuned"}
+    assert scores["tuned"]["f1_macro"]["value"] > scores["untuned"]["f1_macro"]["value"]
+    (content,) = service.objects.values()
+    first = json.loads(content.splitlines()[0])["contents"]
+    served = line.start("serve", "--port", "0")
+    try:
+        address = served.stdout.readline().split(" answers at ")[1].split()[0]
+        answer = httpx.post(f"{address}/predict", json={"text": first[0]["parts"][0]["text"]}, timeout=30).json()
+        assert answer["label"] == first[1]["parts"][0]["text"]
+    finally:
+        served.send_signal(signal.SIGTERM)
+        served.communicate(timeout=30)

@@ -62,6 +62,7 @@ def connect(place: dict[str, str] | None) -> tuple[Gemini, dict[str, str]]:
     """
     try:
         import google.auth
+        import google.genai
         from google.auth.exceptions import GoogleAuthError
     except ImportError:
         raise MissingExtra(
@@ -210,7 +211,9 @@ class Gemini:
         pieces = self._asked(
             lambda: self._client.models.generate_content_stream(model=model, contents=contents, config=config)
         )
-        for piece in pieces:
+        while (
+            piece := self._asked(lambda: next(pieces, None))
+        ) is not None:  # each may fail: they come as they are read
             yield _answer(piece)
 
     def _asked(self, call: Callable[[], T]) -> T:

@@ -261,7 +261,9 @@ class Tuning:
         """Hold the upper cost, unless an earlier process did; None where it is paid already."""
         known = self._entry(number)
         if known is None or known.state == "voided":
-            return self.context.ledger.reserve(PHASE, CATEGORY, self.quote.upper_nano, self._unit(number))
+            made = self.context.ledger.reserve(PHASE, CATEGORY, self.quote.upper_nano, self._unit(number))
+            self.context.meter.recount()
+            return made
         return _pending(known)
 
     def _settle(self, job: Job, number: int) -> None:
@@ -280,6 +282,7 @@ class Tuning:
         tokens = self.quote.most if job.billable_tokens is None else job.billable_tokens
         cost = self.quote.price.cost_nano(tokens * epochs)
         ledger.post(reservation, cost, 0.0, job.state != "succeeded" or job.billable_tokens is None)
+        self.context.meter.recount()
         if cost > reservation.upper_nano:
             told = f"{tokens:,} tokens a pass are billed, where {self.quote.most:,} were the most expected"
             self.context.events.emit("warning", where=job.name, what=told)

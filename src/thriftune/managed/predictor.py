@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import chain
 
 from thriftune.managed.backends import Opened
 from thriftune.managed.patience import patiently
@@ -71,8 +72,15 @@ class ManagedPredictor:
     ) -> Iterator[str]:
         """The answer, one piece for each token: a provider sends several at a time, so the rest of them are empty."""
         question = self.question(request, max_tokens, temperature=temperature, seed=seed)
+
+        def begun() -> tuple[list[Answer], Iterator[Answer]]:
+            pieces = self.model.backend.stream(self.model.model, question)
+            first = next(pieces, None)
+            return ([] if first is None else [first]), pieces
+
+        first, rest = patiently(begun)
         told = 0
-        for piece in self.model.backend.stream(self.model.model, question):
+        for piece in chain(first, rest):
             fresh = piece.output_tokens - told
             if piece.text:
                 yield piece.text

@@ -128,6 +128,10 @@ class Meter:
         """What the budget has left now, after reservations and the time that is not charged yet; never negative."""
         return from_nano(self._remaining_nano())
 
+    def recount(self) -> None:
+        """Ask the ledger what is left, between units, after money was reserved or spent beside this meter."""
+        self._left_nano = to_nano(self._ledger.balance().left)
+
     def remaining_seconds(self) -> float:
         """For how long this machine may still work: by the money or by the deadline, whichever ends first."""
         now = self._clock.now()
