@@ -14,7 +14,7 @@ from thriftune.budget.forecast import Forecast, largest, total
 from thriftune.collect import collect
 from thriftune.evaluate.evaluate import comparison_seconds, metrics_seconds
 from thriftune.managed.backends import provider_of
-from thriftune.managed.job import WHAT
+from thriftune.managed.job import at_work
 from thriftune.memory import resident_bytes, usable_bytes
 from thriftune.money.tokens import CATEGORY
 from thriftune.plan.plan import PHASES, Plan
@@ -130,7 +130,7 @@ def expect_all(session: Session) -> None:
     if provider is None:
         outlook.expect("train", "training", session.record.forecast(f"least/{reference}", 1, PRIOR_TRAINING))
         session.expect("save", "training", f"save/{reference}", prior=PRIOR_SAVE)
-    elif session.decisions.recorded(WHAT) is None:
+    elif not at_work(session.context.ledger):
         session.expect("train", "training", f"job/{reference}", prior=provider.job_seconds)
     else:  # its job is at work: how long it still takes is seen by waiting
         outlook.expect("train", "training", Forecast.lognormal(PRIOR_JOB_LEFT, SAVE_SPREAD, "prior"))

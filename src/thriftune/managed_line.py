@@ -17,9 +17,9 @@ from thriftune.errors import BadInput
 from thriftune.forecasting import forecast_managed
 from thriftune.managed import job, task
 from thriftune.managed.backends import Opened, adapter_rank, open_backend, provider_of
-from thriftune.managed.job import PHASE, WHAT, Quote, Tuning, is_reserved
+from thriftune.managed.job import PHASE, Quote, Tuning, at_work, is_reserved
 from thriftune.managed.task import ManagedTask
-from thriftune.managed.types import Order, Question
+from thriftune.managed.types import Order
 from thriftune.money.amounts import from_nano
 from thriftune.money.tokens import Tariff, TokenMeter, tariff_of
 from thriftune.plan.plan import Plan, cannot_land
@@ -126,8 +126,10 @@ def priced(session: Session, splits: Splits, order: Ordered) -> tuple[Plan, Quot
     questions = [order.task.question(request) for request in order.requests]
     reference = file.model_references[0]
     with session.part("quote", f"quote/{reference}", len(questions)):
-        tokens = session.decisions.take("training tokens", lambda: _counted(order, questions))
-    quote = Quote(tokens["counted"], tokens["most"], order.epochs, order.tariff.training)
+        quote = job.quote(
+            order.opened.backend, order.opened.model, questions, order.targets, order.epochs, order.tariff.training
+        )
+    session.context.events.emit("job.quoted", what=str(quote))
     test = pl.read_parquet(splits.test)
     asked = drawn(test, file.evaluate.generate_rows) if kind_of(splits.task).generates_when_asked else test
     tests = [order.task.question(request) for request in requests_of(asked)]
@@ -150,13 +152,18 @@ def trained(session: Session, splits: Splits, order: Ordered, quote: Quote) -> A
     """The tuned model: an artifact that names its endpoint."""
     context, project = session.context, session.project
     context.events.emit("stage.started", stage="train", key=order.key)
-    began, fresh = context.clock.now(), session.decisions.recorded(WHAT) is None
+    began, name = context.clock.now(), display_name(session, order)
+    fresh = not is_reserved(context.ledger, name)
+    for other in at_work(context.ledger):
+        if not other.startswith(f"{name}-"):
+            told = f"{other} may be at work, of rows or settings that were changed since; `thriftune cancel` ends it"
+            context.events.emit("warning", where="tuning job", what=told)
     session.to_buy.pop("untuned", None)
     session.to_buy.pop("job", None)  # reserved from here on
     tuning = Tuning(
         order.opened.backend,
         Order(
-            display_name(session, order),
+            name,
             f"Thriftune, project {project.file.name}, attempt {context.attempt}",
             order.opened.model,
             "",
@@ -191,10 +198,3 @@ def display_name(session: Session, order: Ordered) -> str:
     """By which the job is found at its provider: of the project and the recipe."""
     name = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in session.project.file.name)
     return f"thriftune-{name[:NAME_LENGTH]}-{order.key[:16]}"
-
-
-def _counted(order: Ordered, questions: list[Question]) -> tuple[dict[str, int], str]:
-    found = job.quote(
-        order.opened.backend, order.opened.model, questions, order.targets, order.epochs, order.tariff.training
-    )
-    return {"counted": found.counted, "most": found.most}, str(found)

@@ -193,6 +193,22 @@ def test_a_user_who_stops_leaves_the_job_comes_back_to_it_or_cancels_it(line, se
     assert len([c for c in line.events("charge") if c["unit"].startswith("tuning job")]) == 2
 
 
+def test_a_job_of_rows_that_were_changed_since_is_not_taken_for_theirs(line, service):
+    service.states = ("JOB_STATE_QUEUED", *["JOB_STATE_RUNNING"] * 50)
+    process = line.start("run")
+    line.wait_for("job.state", 2)
+    process.kill()
+    process.communicate()
+    service.states = QUICK
+    rows = (line.folder / "support.jsonl").read_text().splitlines()
+    (line.folder / "support.jsonl").write_text("\n".join(rows[:150]) + "\n")
+    ended = line.do("run")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert service.count(CREATED) == 2
+    assert "may be at work, of rows or settings that were changed since" in ended.stdout
+    assert len({body["supervisedTuningSpec"]["trainingDatasetUri"] for body in service.sent(CREATED)}) == 2
+
+
 def test_a_job_that_the_deadline_does_not_hold_is_cancelled(line, service):
     service.states = ("JOB_STATE_RUNNING",)
     began = time.time()

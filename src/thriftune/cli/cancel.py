@@ -1,7 +1,8 @@
-"""`thriftune cancel`: end a tuning job that goes on at its provider."""
+"""`thriftune cancel`: end tuning jobs that go on at their provider."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,7 @@ from thriftune.errors import BadInput
 def cancel(
     project: Annotated[Path, typer.Argument(help="The project file.")] = Path("thriftune.yaml"),
 ) -> None:
-    """Cancel the tuning job of the project's latest attempt; the next run settles what it cost."""
+    """Cancel the tuning jobs that the project's runs have sent; the next run settles what they cost."""
     from thriftune.cli.records import load_project, opened
     from thriftune.clock import SystemClock
     from thriftune.events import EventLog
@@ -25,7 +26,7 @@ def cancel(
     reference = loaded.file.model_references[0]
     with opened(loaded) as store:
         events = [] if store is None else EventLog(store, SystemClock(), loaded.file.name, 0).read(kinds=["decision"])
-    names = [event.data["chosen"] for event in events if event.data["what"] == WHAT]
+    names = dict.fromkeys(str(e.data["chosen"]) for e in events if e.data["what"].startswith(f"{WHAT} "))
     if not names or provider_of(reference, loaded.folder) is None:
         raise BadInput(
             "there is no tuning job to cancel",
@@ -34,11 +35,12 @@ def cancel(
             expected="a managed model whose tuning job is at work",
             way_out="`thriftune run` sends one; what is trained on this machine is stopped with Ctrl-C",
         )
-    backend, name = open_backend(reference).backend, str(names[-1])
-    job = patiently(lambda: backend.get(name))
-    if job.ended:
-        print(f"{name} has ended already: {job.told}")
-        return
-    patiently(lambda: backend.cancel(name))
-    told = patiently(lambda: backend.get(name)).told
-    print(f"{name}: {told}; what it cost stays reserved until the next `thriftune run` settles it")
+    backend = open_backend(reference).backend
+    for name in names:
+        job = patiently(partial(backend.get, name))
+        if job.ended:
+            print(f"{name} has ended already: {job.told}")
+            continue
+        patiently(partial(backend.cancel, name))
+        told = patiently(partial(backend.get, name)).told
+        print(f"{name}: {told}; what it cost stays reserved until the next `thriftune run` settles it")

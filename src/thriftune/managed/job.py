@@ -23,7 +23,7 @@ from thriftune.money.ledger import Ledger, Reservation, Transfer
 from thriftune.money.tokens import CATEGORY, TokenPrice
 
 PHASE = "training"
-WHAT = "tuning job"  # the decision that holds its name, by the number of the try
+WHAT = "tuning job"  # with its display name: the decision that holds its name, by the number of the try
 COUNT_MARGIN = 1.1  # billed over counted tokens, for a turn's marks, which counting does not tell
 FIRST_PAUSE, PAUSE_GROWTH, LONGEST_PAUSE = 1.0, 1.5, 60.0  # seconds between two looks at a job
 CALL_SECONDS = 60.0  # that a call may take
@@ -134,7 +134,7 @@ class Tuning:
 
     def _known(self, number: int) -> Job | None:
         """The job of a try that was made already."""
-        name = self.decisions.recorded(WHAT, number)
+        name = self.decisions.recorded(f"{WHAT} {self.order.display_name}", number)
         if name is not None:
             return patiently(lambda: self.backend.get(str(name)))
         job = patiently(lambda: self.backend.find(self._display_name(number)))
@@ -177,7 +177,7 @@ class Tuning:
         raise AssertionError("the last attempt returns or raises")
 
     def _record(self, job: Job, number: int, because: str) -> None:
-        self.decisions.take(WHAT, lambda: (job.name, because), number)
+        self.decisions.take(f"{WHAT} {self.order.display_name}", lambda: (job.name, because), number)
 
     def _wait(self, job: Job, number: int) -> Job:
         """Look at a job until it has ended well."""
@@ -292,6 +292,12 @@ def is_reserved(ledger: Ledger, display_name: str) -> bool:
     """Whether the ledger holds money for a job of this name, or has paid it."""
     unit = f"{WHAT} {display_name}-"
     return any(entry.unit.startswith(unit) and entry.state != "voided" for entry in ledger.transfers())
+
+
+def at_work(ledger: Ledger) -> list[str]:
+    """The display names, with the number of the try, of the jobs whose money is reserved and not settled."""
+    units = [entry.unit for entry in ledger.transfers() if (entry.category, entry.state) == (CATEGORY, "pending")]
+    return [unit.removeprefix(f"{WHAT} ") for unit in units if unit.startswith(f"{WHAT} ")]
 
 
 def _pending(entry: Transfer) -> Reservation | None:
