@@ -19,13 +19,14 @@ LAYERS = (
     "money",
     "budget",
     "context",
-    "metrics models tasks",
+    "metrics models tasks managed",
     "collect prepare train evaluate search select deploy monitor",
     "plan",
     "report",
     "project",
     "session",
     "forecasting",
+    "managed_line",
     "pipeline",
     "cli",
 )
@@ -33,7 +34,7 @@ TO_COME = {"search", "monitor"}
 ORDER = [name for layer in LAYERS for name in layer.split()]
 
 # They take seconds to import: a command that needs none of them must not wait for them.
-HEAVY = ("torch", "transformers", "sklearn", "scipy", "polars", "plotly", "peft", "fastapi", "uvicorn")
+HEAVY = ("torch", "transformers", "sklearn", "scipy", "polars", "plotly", "peft", "fastapi", "uvicorn", "google")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING
 from thriftune.budget.forecast import Forecast, largest, total
 from thriftune.collect import collect
 from thriftune.evaluate.evaluate import comparison_seconds, metrics_seconds
+from thriftune.managed.backends import provider_of
+from thriftune.managed.job import at_work
 from thriftune.memory import resident_bytes, usable_bytes
+from thriftune.money.tokens import CATEGORY
 from thriftune.plan.plan import PHASES, Plan
 from thriftune.prepare import prepare
 from thriftune.search.options import allowance
@@ -40,6 +43,10 @@ PRIOR_SAVE = 1.0
 PRIOR_ENCODE_ROW = 1e-3
 PRIOR_BASELINE_ROW = 1e-3  # a cheap baseline's answer
 PRIOR_REPORT = 2.0
+PRIOR_COUNT_ROW = 2e-3  # a row's tokens counted by a provider
+PRIOR_JOB_LEFT = 1.0  # of a tuning job that is at work already
+PRIOR_REMOTE_ANSWER = 0.3  # a managed model's answer, several being asked at once
+ANSWERS_BOUND = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)  # what answers cost, of their upper bound
 PRIOR_TRAINING = 10.0
 LANDING_SLACK = 0.1  # how far below what is left the governor may end training: its dead band, twice
 NOTHING = Forecast.exact(0.0)
@@ -112,16 +119,25 @@ def expect_all(session: Session) -> None:
     outlook.expect("collect", "collection", collect.estimate(file.data, base))
     outlook.expect("prepare", "collection", prepare.estimate(bytes_there))
     outlook.expect("baselines", "evaluation", Forecast.exact(0.0))
-    session.expect("imports", "training", prior=PRIOR_IMPORTS)
-    if file.search is not None:
-        outlook.expect("search", "training", Forecast.exact(0.0))
-    session.expect("encode", "training", f"encode/{reference}", rows, PRIOR_ENCODE_ROW)
-    session.expect("load", "training", f"load/{reference}", prior=PRIOR_LOAD)
-    session.expect("probe", "training", f"probe/{reference}", prior=KINDS[task].probe_seconds)
+    provider = provider_of(reference, base)
+    if provider is None:
+        session.expect("imports", "training", prior=PRIOR_IMPORTS)
+        if file.search is not None:
+            outlook.expect("search", "training", Forecast.exact(0.0))
+        session.expect("encode", "training", f"encode/{reference}", rows, PRIOR_ENCODE_ROW)
+        session.expect("load", "training", f"load/{reference}", prior=PRIOR_LOAD)
+        session.expect("probe", "training", f"probe/{reference}", prior=KINDS[task].probe_seconds)
+    else:
+        session.expect("quote", "training", f"quote/{reference}", rows, PRIOR_COUNT_ROW)
     if "untuned" in answering(task):
         outlook.expect("untuned", "evaluation", Forecast.exact(0.0))
-    outlook.expect("train", "training", session.record.forecast(f"least/{reference}", 1, PRIOR_TRAINING))
-    session.expect("save", "training", f"save/{reference}", prior=PRIOR_SAVE)
+    if provider is None:
+        outlook.expect("train", "training", session.record.forecast(f"least/{reference}", 1, PRIOR_TRAINING))
+        session.expect("save", "training", f"save/{reference}", prior=PRIOR_SAVE)
+    elif not at_work(session.context.ledger):
+        session.expect("train", "training", f"job/{reference}", prior=provider.job_seconds)
+    else:  # its job is at work: how long it still takes is seen by waiting
+        outlook.expect("train", "training", Forecast.lognormal(PRIOR_JOB_LEFT, SAVE_SPREAD, "prior"))
     session.expect("open", "evaluation", f"open/{reference}", prior=PRIOR_LOAD)
     for what in ("tuned", "verdict"):
         outlook.expect(what, "evaluation", Forecast.exact(0.0))
@@ -136,7 +152,9 @@ def expect_sized(session: Session, size: Size) -> None:
     task, reference = file.objective.task, file.model_references[0]
     session.sharpen("encode", f"encode/{reference}", size.rows, PRIOR_ENCODE_ROW)
     session.sharpen("baselines", f"baselines-relative/{task}", baselines_seconds(session, size))
-    answer = session.record.forecast(f"answer/{reference}", prior=KINDS[task].answer_seconds)
+    here = provider_of(reference, session.project.folder) is None
+    prior = KINDS[task].answer_seconds if here else PRIOR_REMOTE_ANSWER
+    answer = session.record.forecast(f"answer/{reference}", prior=prior)
     for who in answering(task):
         expect_answers(session, who, size, answer)
     session.sharpen("verdict", f"verdict-relative/{task}", verdict_seconds(session, size))
@@ -240,6 +258,26 @@ def forecast(session: Session, bench: Bench) -> Plan:
     return plan
 
 
+def forecast_managed(session: Session, plan: Plan, job: Forecast, answers_upper: float) -> None:
+    """Record the plan of a run that somebody else's machines train, for the report to score.
+
+    Args:
+        plan: as of now.
+        job: money that the tuning job costs.
+        answers_upper: the most that all answers cost.
+    """
+    bought = {"training": job, "evaluation": Forecast.of((share * answers_upper for share in ANSWERS_BOUND), "prior")}
+    price = float(session.context.meter.price_per_hour) / 3600
+    seconds = {phase: plan.phase(phase) for phase in bought}
+    for phase, ahead in seconds.items():
+        whole = ahead.plus(_used(session, phase))
+        _tell(session, phase, "time_s", whole)
+        _tell(session, phase, "cost", total([whole.scaled(price), bought[phase]]))
+    whole = total(list(seconds.values())).plus(plan.limits.seconds_used)
+    _tell(session, "total", "time_s", whole)
+    _tell(session, "total", "cost", total([whole.scaled(price), *bought.values()]))
+
+
 def affordable_steps(session: Session, bench: Bench) -> int:
     """The steps that training would begin with, if it began now and what comes before it were done."""
     from thriftune.train import train
@@ -257,9 +295,11 @@ def tell_actuals(session: Session) -> None:
     """What each phase really took, to be held against its forecast."""
     price = float(session.context.meter.price_per_hour) / 3600
     used = {phase: _used(session, phase) for phase in PHASES}
+    bought = {phase: _bought(session, phase) for phase in PHASES}
+    bought["total"] = math.fsum(bought.values())
     for phase, seconds in (used | {"total": session.context.meter.seconds_used()}).items():
         session.context.events.emit("actual", phase=phase, quantity="time_s", value=seconds)
-        session.context.events.emit("actual", phase=phase, quantity="cost", value=seconds * price)
+        session.context.events.emit("actual", phase=phase, quantity="cost", value=seconds * price + bought[phase])
     for phase, most in session.peaks.items():
         session.context.events.emit("actual", phase=phase, quantity="memory_bytes", value=most)
 
@@ -291,6 +331,13 @@ def _used(session: Session, phase: str) -> float:
     """Seconds charged to a phase in this attempt so far."""
     charges = session.context.events.read(attempt=session.context.attempt, kinds=["charge"])
     return math.fsum(event.data["seconds"] for event in charges if event.data["phase"] == phase)
+
+
+def _bought(session: Session, phase: str) -> float:
+    """Money charged to a phase in this attempt so far for tokens."""
+    charges = session.context.events.read(attempt=session.context.attempt, kinds=["charge"])
+    mine = [event.data for event in charges if (event.data["phase"], event.data["category"]) == (phase, CATEGORY)]
+    return math.fsum(float(data["amount"]) for data in mine)
 
 
 def _tell_seconds(session: Session, phase: str, seconds: Forecast) -> None:

@@ -38,6 +38,7 @@ from thriftune.forecasting import (
     tell_actuals,
     verdict_seconds,
 )
+from thriftune.managed.backends import provider_of
 from thriftune.memory import peak
 from thriftune.models.files import folder_files
 from thriftune.models.gguf import gguf_file
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
 
     from thriftune.evaluate.types import Evaluation
     from thriftune.prepare.types import Splits
-    from thriftune.tasks.base import Predictor, Task
+    from thriftune.tasks.base import Answerer, Predictor, Task
     from thriftune.train.machine import Machine
     from thriftune.train.options import TrainOptions
     from thriftune.train.ranks import Group
@@ -89,21 +90,9 @@ def run(
         _begin(session)
         splits = _data(session)
         baselines = _baselines(session, splits)
-        _import(session)
-        _searched(session, splits)
-        work = _encode(session, splits)
-        done = session.context.artifacts.find("train", work.key)
-        if done is None:
-            bench = _bench(session, splits, work, group)
-            forecast(session, bench).require()
-            baselines += _untuned(session, splits, work.task)
-            tuned = _train(session, bench, splits)
-        else:
-            for part in ("load", "probe", "train", "save"):
-                session.outlook.done(part)
-            baselines += _untuned(session, splits, work.task)
-            tuned = _opened(session, done)
-        evaluation = _evaluate(session, splits, work.task, baselines, tuned)
+        trained = _trained_here if _is_trained_here(project) else _trained_elsewhere
+        task, untuned, tuned = trained(session, splits, group)
+        evaluation = _evaluate(session, splits, task, baselines + untuned, tuned)
         return _report(session, evaluation)
 
 
@@ -112,10 +101,56 @@ def plan(project: Project, listeners: Sequence[Listener] = ()) -> Plan:
     with open_session(project, listeners, begins=False) as session:
         _begin(session)
         splits = _data(session)
+        if not _is_trained_here(project):
+            from thriftune import managed_line
+
+            return managed_line.priced(session, splits, managed_line.ordered(session, splits))[0]
         _import(session)
         work = _encode(session, splits)
         bench = _bench(session, splits, work)
         return forecast(session, bench)
+
+
+def _is_trained_here(project: Project) -> bool:
+    return provider_of(project.file.model_references[0], project.folder) is None
+
+
+def _trained_here(
+    session: Session, splits: Splits, group: Group | None
+) -> tuple[Answerer, list[Scores], TunedModel | Artifact]:
+    """The task, the untuned model's scores and the tuned model, trained on this machine or found."""
+    _import(session)
+    _searched(session, splits)
+    work = _encode(session, splits)
+    done = session.context.artifacts.find("train", work.key)
+    if done is None:
+        bench = _bench(session, splits, work, group)
+        forecast(session, bench).require()
+        untuned = _untuned(session, splits, work.task)
+        return work.task, untuned, _train(session, bench, splits)
+    for part in ("load", "probe", "train", "save"):
+        session.outlook.done(part)
+    untuned = _untuned(session, splits, work.task)
+    return work.task, untuned, _opened(session, done)
+
+
+def _trained_elsewhere(
+    session: Session, splits: Splits, group: Group | None
+) -> tuple[Answerer, list[Scores], TunedModel | Artifact]:
+    """The same of a model that its provider trains."""
+    from thriftune import managed_line
+
+    order = managed_line.ordered(session, splits, alone=group is None)
+    done = session.context.artifacts.find("train", order.key)
+    if done is not None:
+        for part in ("quote", "train"):
+            session.outlook.done(part)
+        untuned = _untuned(session, splits, order.task)
+        _tell_found(session, done)
+        return order.task, untuned, done
+    _, quote = managed_line.priced(session, splits, order)
+    untuned = _untuned(session, splits, order.task)
+    return order.task, untuned, managed_line.trained(session, splits, order, quote)
 
 
 def _begin(session: Session) -> None:
@@ -339,9 +374,13 @@ def _opened(session: Session, artifact: Artifact) -> TunedModel:
     """The tuned model that this recipe made before."""
     from thriftune.train.train import open_tuned
 
+    _tell_found(session, artifact)
+    return open_tuned(artifact)
+
+
+def _tell_found(session: Session, artifact: Artifact) -> None:
     session.context.events.emit("stage.started", stage="train", key=artifact.key)
     session.context.events.emit("stage.finished", stage="train", key=artifact.key, seconds=0.0, reused=True)
-    return open_tuned(artifact)
 
 
 def _bench(session: Session, splits: Splits, work: Work, group: Group | None = None) -> Bench:
@@ -416,7 +455,7 @@ def _probe_seconds(session: Session) -> float:
     return most
 
 
-def _untuned(session: Session, splits: Splits, task: Task) -> list[Scores]:
+def _untuned(session: Session, splits: Splits, task: Answerer) -> list[Scores]:
     """The model as it came, on the test split, where it is a baseline: an encoder without a head does not tag words."""
     import polars as pl
 
@@ -469,7 +508,9 @@ def _train(session: Session, bench: Bench, splits: Splits) -> TunedModel:
     return tuned
 
 
-def _evaluate(session: Session, splits: Splits, task: Task, baselines: list[Scores], tuned: TunedModel) -> Evaluation:
+def _evaluate(
+    session: Session, splits: Splits, task: Answerer, baselines: list[Scores], tuned: TunedModel | Artifact
+) -> Evaluation:
     """The tuned model as it was saved, on the test split, against everyone; and the verdict."""
     import polars as pl
 

@@ -74,6 +74,7 @@ class Session:
         interrupted: whether the user has asked to stop.
         first_run_at: when the attempt's first process started, seconds since the epoch.
         peaks: the most bytes in memory in each phase, in this process.
+        to_buy: the most that is still to be bought beside this machine's time, and not reserved yet, by what it is.
     """
 
     project: Project
@@ -86,21 +87,24 @@ class Session:
     interrupted: Callable[[], bool]
     first_run_at: float
     peaks: dict[str, int] = field(default_factory=dict)
+    to_buy: dict[str, Decimal] = field(default_factory=dict)
 
     def limits(self) -> Limits:
         """What may still be used, as of now."""
         meter = self.context.meter
         price = meter.price_per_hour
-        money = float(meter.remaining_money() / price * 3600) if price else math.inf
+        to_buy = sum(self.to_buy.values(), Decimal(0))
+        money = meter.remaining_money() - to_buy
         ends = meter.deadline_at
         now = self.context.clock.now()
         return Limits(
             seconds_used=meter.seconds_used(),
-            money_seconds=money,
+            money_seconds=float(money / price * 3600) if price else math.copysign(math.inf, money),
             time_seconds=math.inf if ends is None else max(0.0, ends - now),
             price_per_hour=price,
             currency=self.project.file.budget.currency,
             spent_before=self.spent_before,
+            to_buy=to_buy,
             elapsed_before=max(0.0, now - meter.seconds_used() - self.first_run_at),
         )
 
@@ -137,6 +141,7 @@ class Session:
         if self.interrupted():
             raise Interrupted("interrupted", way_out="the same command goes on from here")
         phase = self.outlook.parts[what].phase
+        self.to_buy.pop(what, None)  # the part reserves what it buys
         span = Span()
         began = time.monotonic()
         self.context.events.emit("stage.started", stage=what, key="")

@@ -58,8 +58,8 @@ def test_a_bare_hub_name_is_told_how_to_be_written() -> None:
     assert "hub:org/name" in caught.value.way_out
 
 
-def test_managed_models_are_recognised_and_refused() -> None:
-    with pytest.raises(BadInput, match="not in this version"):
+def test_managed_models_have_no_folder() -> None:
+    with pytest.raises(BadInput, match="not on this machine"):
         resolve("gemini:gemini-2.5-flash")
 
 

@@ -258,3 +258,12 @@ def test_a_thread_that_finds_the_lease_lost_ends_the_work(shared_store: Store, b
         b.lease.check()
     with pytest.raises(LeaseLost), b.meter.unit("training", "steps", 5):
         raise AssertionError("it began")
+
+
+def test_money_that_is_reserved_beside_the_meter_is_seen_once_it_recounts(bench):
+    b = bench()
+    b.ledger.reserve("training", "tokens bought", 4 * 10**9, "a job")
+    assert b.meter.remaining_money() == 10
+    b.meter.recount()
+    assert b.meter.remaining_money() == 6
+    assert b.meter.remaining_seconds() == 600

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from thriftune.cli import budget, init, inspect, prices, report, run, runs, serve, status
+from thriftune.cli import budget, cancel, init, inspect, prices, report, run, runs, serve, status
 from thriftune.cli.main import app
 
 app.command("init")(init.init)
@@ -12,6 +12,7 @@ app.command("inspect")(inspect.inspect)
 app.command("plan")(run.plan)
 app.command("run")(run.run)
 app.command("train")(run.train)
+app.command("cancel")(cancel.cancel)
 app.command("status")(status.status)
 app.command("report")(report.report)
 app.command("runs")(runs.runs)

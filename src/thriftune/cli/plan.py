@@ -41,6 +41,8 @@ def show_plan(project: Project, plan: Plan, as_json: bool) -> None:
     if plan.memory:
         console.print(_memory(plan))
     console.print(_fit(plan))
+    if plan.limits.to_buy:
+        console.print(f"tokens to buy: up to {shown_money(plan.limits.to_buy, currency)}, beside the machine's time")
     console.print(
         f"the least that works from here: a budget of {shown_money(plan.minimum_budget(), currency)} "
         f"and a deadline of {plan.minimum_time():.0f} s"
@@ -81,6 +83,7 @@ def plan_json(project: Project, plan: Plan) -> dict[str, Any]:
         "total": {"time_s": _quantiles(plan.full), "cost": _quantiles(plan.full.scaled(_price(plan)))},
         "memory_bytes": _quantiles(plan.most_memory) if plan.memory else None,
         "tokens": plan.tokens,
+        "to_buy": str(plan.limits.to_buy),
         "steps": {"full": plan.full_steps, "planned": plan.planned_steps},
         "left": {"money_s": _finite(limits.money_seconds), "deadline_s": _finite(limits.time_seconds)},
         "bound_by": limits.binding,

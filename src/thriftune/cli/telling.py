@@ -114,6 +114,14 @@ def _breached(event: Event, _currency: str) -> str:
     return f"breach: {plain(data['what'])} took {took} where {upper} was reserved: {plain(data['cause'])}"
 
 
+def _quoted(event: Event, _currency: str) -> str:
+    return plain(event.data["what"])
+
+
+def _job_state(event: Event, _currency: str) -> str:
+    return f"tuning job {plain(event.data['name'])}: {plain(event.data['state'])}"
+
+
 def _concluded(event: Event, _currency: str) -> str:
     return "\n  ".join([f"verdict: {event.data['decision']}", *(plain(reason) for reason in event.data["reasons"])])
 
@@ -124,6 +132,8 @@ SAID: dict[str, Callable[[Event, str], str]] = {
     "stage.started": _stage_started,
     "stage.finished": _stage_finished,
     "decision": _decided,
+    "job.quoted": _quoted,
+    "job.state": _job_state,
     "training.overflow": _overflowed,
     "training.validation": _validated,
     "training.parts": _told_parts,

@@ -65,12 +65,16 @@ def open_release(artifact: Artifact) -> Release:
         BadInput: its base model is not the one it was tuned from, it needs a preparation step that is not here, or it
             was tuned on a task whose models answer no requests.
     """
+    from thriftune.managed.task import is_managed_folder, open_predictor
     from thriftune.tasks.saved import open_saved
 
+    name = f"tuned-{artifact.content_hash[:ID_CHARACTERS]}"
+    if is_managed_folder(artifact.folder):
+        task_name, predictor, steps = open_predictor(artifact.folder)
+        return Release(name, task_name, predictor, serving_pipeline(steps))
     _check_serves(artifact.folder)
     clean = serving_pipeline(_serving_steps(artifact.folder))
     task, model = open_saved(artifact.folder)
-    name = f"tuned-{artifact.content_hash[:ID_CHARACTERS]}"
     return Release(name, task.name, task.predictor(model, "tuned"), clean)
 
 

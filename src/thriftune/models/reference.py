@@ -172,9 +172,9 @@ def _located(reference: ModelReference, cache: Path, base: Path | None) -> Path:
             return _ready(packaged_folder(reference.name, cache), cache)
         case "gemini":
             raise BadInput(
-                "managed models are not in this version",
+                "a managed model is not on this machine",
                 where=str(reference),
-                found="gemini:",
+                found="gemini:, which its provider trains and runs",
                 expected="a model that runs here: hub:org/name, package:name or a folder",
                 way_out="name another model",
             )

@@ -24,7 +24,7 @@ from thriftune.money.amounts import (
     upper_cost_nano,
 )
 from thriftune.money.leases import Lease, acquire, started_at
-from thriftune.money.ledger import Ledger, Reservation
+from thriftune.money.ledger import Fence, Ledger, Reservation
 from thriftune.store import Store
 
 
@@ -85,6 +85,11 @@ class Meter:
         """Of this machine."""
         return from_nano(self._lease.price_nano_per_hour)
 
+    @property
+    def fence(self) -> Fence:
+        """The right to spend for this machine, for what is bought beside its time."""
+        return self._lease.fence
+
     @contextmanager
     def unit(self, phase: str, what: str, upper_seconds: float, category: str = "machine") -> Iterator[None]:
         """Do a unit of work: its upper bound is reserved before, what it took is posted after, also if it raises.
@@ -122,6 +127,10 @@ class Meter:
     def remaining_money(self) -> Decimal:
         """What the budget has left now, after reservations and the time that is not charged yet; never negative."""
         return from_nano(self._remaining_nano())
+
+    def recount(self) -> None:
+        """Ask the ledger what is left, between units, after money was reserved or spent beside this meter."""
+        self._left_nano = to_nano(self._ledger.balance().left)
 
     def remaining_seconds(self) -> float:
         """For how long this machine may still work: by the money or by the deadline, whichever ends first."""

@@ -52,6 +52,7 @@ class Limits:
         currency: of the budget.
         spent_before: money that earlier attempts spent.
         elapsed_before: seconds between the first run and this process.
+        to_buy: the most that is still to be bought beside the machine's time, which `money_seconds` leaves out.
     """
 
     seconds_used: float
@@ -61,6 +62,7 @@ class Limits:
     currency: str
     spent_before: Decimal
     elapsed_before: float
+    to_buy: Decimal = Decimal(0)
 
     @property
     def seconds(self) -> float:
@@ -139,7 +141,7 @@ class Plan:
     def minimum_budget(self) -> Decimal:
         """The smallest budget that works, rounded up to the cent (to a tenth of a milli-unit below one cent)."""
         seconds = Decimal(self.named_seconds)
-        money = self.limits.spent_before + seconds * self.limits.price_per_hour / 3600
+        money = self.limits.spent_before + seconds * self.limits.price_per_hour / 3600 + self.limits.to_buy
         step = Decimal("0.01") if money >= Decimal("0.1") else Decimal("0.0001")
         return (money / step).to_integral_value(rounding="ROUND_CEILING") * step
 
@@ -157,7 +159,7 @@ def cannot_land(plan: Plan, because: str = "") -> CannotLand:
     """The refusal that names what would work."""
     limits = plan.limits
     total_budget = limits.spent_before + (
-        Decimal(limits.seconds_used + limits.money_seconds) * limits.price_per_hour / 3600
+        Decimal(limits.seconds_used + limits.money_seconds) * limits.price_per_hour / 3600 + limits.to_buy
         if math.isfinite(limits.money_seconds)
         else Decimal(0)
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from thriftune.clock import utc
 from thriftune.collect.options import Source, forms_for
 from thriftune.errors import BadInput
+from thriftune.managed.backends import adapter_rank, check_task
 from thriftune.models.reference import ModelReference
 from thriftune.money.prices import Price, PriceTable, local_price
 from thriftune.project.file import ProjectFile
@@ -75,7 +76,8 @@ def problems_in(file: ProjectFile, folder: Path) -> Iterator[Problem]:
     for index, source in enumerate(file.data):
         yield from _source_problems(source, index, file.objective.task)
     for model in file.model_references:
-        yield from _model_problems(model, folder)
+        yield from _model_problems(model, folder, file.objective.task)
+        yield from _setting_problems(model, file, folder)
     try:
         file.select.baselines_for(file.objective.task)
     except BadInput as error:
@@ -119,7 +121,7 @@ def _like(path: Path) -> str:
     return f"; nearest: {nearest(path.name, names)}" if names else ""
 
 
-def _model_problems(text: str, folder: Path) -> Iterator[Problem]:
+def _model_problems(text: str, folder: Path, task: str) -> Iterator[Problem]:
     try:
         if (folder / Path(text).expanduser()).is_dir():
             return
@@ -130,11 +132,15 @@ def _model_problems(text: str, folder: Path) -> Iterator[Problem]:
     except BadInput as error:
         yield Problem(("models",), error.what, error.found, error.expected, error.way_out)
         return
-    if reference.scheme == "gemini":
-        yield Problem(
-            ("models",),
-            "managed models are not in this version",
-            text,
-            "hub:org/name, package:name, or a folder",
-            "name a model that is trained here",
-        )
+    try:
+        check_task(str(reference), task)
+    except BadInput as error:
+        yield Problem(("models",), error.what, error.found, error.expected, error.way_out)
+
+
+def _setting_problems(text: str, file: ProjectFile, folder: Path) -> Iterator[Problem]:
+    try:
+        adapter_rank(text, file.train, folder)
+    except BadInput as error:
+        if error.where.startswith("train."):  # another one is told of the model itself
+            yield Problem(tuple(error.where.split(".")), error.what, error.found, error.expected, error.way_out)

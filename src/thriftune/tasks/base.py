@@ -99,6 +99,26 @@ SOURCE_ROW = "source row"  # the fact which of the encoded frame's rows a row co
 TASK_FILE = "thriftune-task.json"  # in a saved model's folder: what `Task.describe` says
 
 
+class Answerer(Protocol):
+    """What of a task is left where its model is trained: the model as it came and as it was tuned, as predictors."""
+
+    def untuned(self) -> Predictor:
+        """The model without any tuning, as a predictor."""
+        ...
+
+    def load(self, folder: Path) -> Any:
+        """The tuned model that a folder holds, ready to answer."""
+        ...
+
+    def predictor(self, model: Any, name: str) -> Predictor:
+        """A model that `load` made, as a predictor."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What determines its answers, beside the tuning: plain JSON values."""
+        ...
+
+
 class Task(Protocol):
     """All that differs between classification, chat and what follows: encode, batch, loss, decode, metrics."""
 
