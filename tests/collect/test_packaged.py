@@ -47,6 +47,7 @@ FORMS = {
     "persian": (773, 773, {"prompt", "completion"}),
     "italian": (4_419, 752, {"prompt", "completion"}),
     "definitions": (207_235, 2_674, {"prompt", "completion"}),
+    "kinds": (207_235, 2_674, {"text", "label"}),
     "editorials": (5_190, 498, {"text", "id"}),
     "tone": (3_708, 534, {"prompt", "chosen", "rejected", "review"}),
 }
