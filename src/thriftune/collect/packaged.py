@@ -13,9 +13,9 @@ what people ask an assistant in the English part of chatterbot-corpus, tech supp
 pair a row, each pair once: the tech-support file alone repeats ten distinct pairs 1,050 times. `ukrainian` and
 `persian` are the same in these languages, and `italian` is the English turns with their Italian translations.
 `definitions` is well-known English nouns and what WordNet says of them; `kinds` is the same the other way round, which
-kind of thing a definition is of, and `glosses` that for every meaning of a noun. `editorials` is the `nyt` sentences, rated or
-not, put together to the texts they come from, and `tone` pairs a positive with a negative sentence of one product
-review.
+kind of thing a definition is of, and `glosses` that for every meaning of a noun. `editorials` is the `nyt` sentences,
+rated or not, put together to the texts they come from, and `tone` pairs a positive with a negative sentence of one
+product review.
 """
 
 from __future__ import annotations
