@@ -100,7 +100,7 @@ def test_several_labels_equal_a_linear_layer_for_each_part(bert, dtype, budget, 
 
     def loss_of(logits: torch.Tensor, targets: list[str], labels: tuple[str, ...], _: int) -> torch.Tensor:
         wanted = torch.tensor([[float(label in read_list(target)) for label in labels] for target in targets])
-        wanted = (wanted * (1 - smoothing) + smoothing / 2).to(logits.dtype)
+        wanted = wanted.to(logits.dtype) * (1 - smoothing) + smoothing / 2
         return binary_cross_entropy_with_logits(logits, wanted, reduction="sum") / len(labels)
 
     ours = our_gradients(task, model, task.encode(frame), budget)

@@ -77,14 +77,8 @@ def kinds(folder: Path, member: str) -> Rows:
 
 def glosses(folder: Path, member: str) -> Rows:
     """What WordNet says of every meaning of a noun, and which kind of thing that is."""
-    rows = []
-    dropped: Counter[str] = Counter()
-    for offset, (category, definition) in _noun_glosses(folder / member).items():
-        if definition:
-            rows.append({"text": definition, "label": category, "id": offset})
-        else:
-            dropped["nothing but an example"] += 1
-    return rows, dropped
+    found = _noun_glosses(folder / member).items()
+    return [{"text": gloss, "label": category, "id": offset} for offset, (category, gloss) in found], Counter()
 
 
 def _noun_glosses(file: Path) -> dict[str, tuple[str, str]]:
