@@ -1,7 +1,10 @@
 """Tasks with labels of their own on one encoder: from the files to served answers, each measured by itself."""
 
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_line import assert_the_report_is_whole, served
@@ -23,10 +26,10 @@ plan: {{probe_seconds: 0.2}}
 train: {{epochs: {epochs}, batch_rows: 16, learning_rate: 0.003, dropout: 0, patience: 1000, precision: fp32,
   threads: 1, validations_per_epoch: 1, checkpoint_seconds: 1, heads: {heads}}}
 """
-TWO_TASKS = """name: tone-and-kind
+TWO_TASKS = """name: source-and-kind
 objective: {task: classify}
 data:
-  - {file: tone.jsonl, text: text, label: label, licence: MIT, part: tone}
+  - {file: sources.jsonl, text: text, label: label, licence: MIT, part: source}
   - {file: kinds.jsonl, text: text, label: label, licence: WordNet, part: kind}
 budget: {total: 5.00}
 deadline: 1h
@@ -38,7 +41,7 @@ select: {tfidf_c: [10.0]}
 train: {epochs: 3, learning_rate: 0.0003, validations_per_epoch: 1, max_tokens: 32, threads: 1, precision: fp32}
 """
 KINDS = ("artifact", "person", "location", "time")  # of some kinds there are too few definitions to learn from
-ROWS = 480  # of each task
+SOURCES = ("movie", "product", "news", "tweet")
 
 
 @pytest.fixture(scope="module")
@@ -129,31 +132,42 @@ def test_heads_for_one_part_or_for_answers_are_refused(tmp_path, model, home) ->
     assert (ended.returncode, "classify or multilabel" in ended.stderr) == (2, True), ended.stderr
 
 
-def test_tone_and_kind_of_thing_are_told_better_by_one_encoder_than_without_tuning(tmp_path) -> None:
+def packaged_rows(
+    name: str, folder: Path, count: int, wanted: Callable[[dict[str, Any]], bool]
+) -> list[dict[str, Any]]:
+    """Every n-th of the wanted rows of a packaged data set."""
+    write_packaged(name, folder / "all.jsonl")
+    lines = (folder / "all.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [row for row in map(json.loads, lines) if wanted(row)]
+    return rows[:: len(rows) // count][:count]
+
+
+@pytest.mark.slow
+def test_source_and_kind_of_thing_are_told_better_by_one_encoder_than_without_tuning(tmp_path) -> None:
     folder = tmp_path / "project"
     folder.mkdir()
-    for data, out, wanted in (("amazon", "tone", ""), ("kinds", "kinds", KINDS)):
-        write_packaged(data, folder / "all.jsonl")
-        lines = (folder / "all.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-        lines = [line for line in lines if not wanted or any(f'"label": "{label}"' in line for label in wanted)]
-        every = len(lines) // ROWS
-        (folder / f"{out}.jsonl").write_text("".join(lines[::every][:ROWS]), encoding="utf-8")
+    sentences = packaged_rows("facets", folder, 560, lambda row: True)
+    sources = [{"text": row["text"], "label": next(d for d in SOURCES if d in row["labels"])} for row in sentences]
+    kinds = packaged_rows("kinds", folder, 400, lambda row: row["label"] in KINDS)
+    for name, rows in (("sources", sources), ("kinds", kinds)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     (folder / "thriftune.yaml").write_text(TWO_TASKS)
     line = Line(folder, folder / "home")
     ended = line.do("run", **{name: os.environ[name] for name in ("THRIFTUNE_CACHE",) if name in os.environ})
     assert ended.returncode == 0, ended.stderr
     told = line.json("report")
     compared = {(row["part"], row["baseline"]): row for row in told["parts"]["comparisons"]}
-    for part in ("tone", "kind"):
+    for part in ("source", "kind"):
         for baseline in ("majority", "untuned"):
             row = compared[part, baseline]
             assert row["outcome"] == "better" and row["low"] > 0, row
     (heads,) = [row for row in told["decisions"] if row["what"] == "heads"]
-    assert heads["chosen"] == "by_part" and "kind 4, tone 2" in heads["because"]
+    assert heads["chosen"] == "by_part" and "kind 4, source 4" in heads["because"]
     with served(line) as client:
-        tone = client.post(
-            "/predict", json={"part": "tone", "text": "It broke after a week, and nobody helped."}
-        ).json()
-        kind = client.post("/predict", json={"part": "kind", "text": "a person who repairs old clocks"}).json()
-    assert (tone["label"], kind["label"]) == ("negative", "person")
+        asked = {"source": "A moving film, beautifully acted.", "kind": "a person who repairs old clocks"}
+        source, kind = (
+            client.post("/predict", json={"part": part, "text": text}).json() for part, text in asked.items()
+        )
+    assert (source["label"], kind["label"]) == ("movie", "person")
+    assert set(source["scores"]) == set(SOURCES)
     assert set(kind["scores"]) == set(KINDS)
