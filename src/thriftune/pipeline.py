@@ -47,6 +47,7 @@ from thriftune.plan.plan import Plan
 from thriftune.prepare import prepare
 from thriftune.project.project import Project
 from thriftune.session import Listener, Session, Span, open_session, recipe_text
+from thriftune.tasks.heads import can_have_heads
 from thriftune.tasks.kinds import kind_of
 
 if TYPE_CHECKING:
@@ -185,8 +186,11 @@ def _data(session: Session) -> Splits:
     with session.part("collect", metered=False):
         corpus = collect.run(file.data, file.objective.task, file.collect, context, session.project.folder)
     session.outlook.sharpen("prepare", prepare.estimate(corpus.characters))
+    several = len(file.parts) > 1 and can_have_heads(file.objective.task)
     with session.part("prepare", metered=False):
-        splits = prepare.run(corpus, file.prepare, context)
+        splits = prepare.run(corpus, file.prepare, context, file.train.heads if several else None)
+    if several:
+        session.decisions.take("heads", lambda: tuple(splits.report["heads"].values()))
     expect_sized(session, size_of(splits))
     return splits
 
@@ -212,7 +216,8 @@ def _baselines(session: Session, splits: Splits) -> list[Scores]:
     file, context = session.project.file, session.context
     amount = baselines_seconds(session, size_of(splits))
     with session.part("baselines", f"baselines-relative/{splits.task}", amount, metered=False) as span:
-        selection = select.run(splits, file.select, context, session.upper("baselines"))
+        parts = file.parts if splits.by_part else ()
+        selection = select.run(splits, file.select, context, session.upper("baselines"), parts)
         span.reused = selection.reused
         test = pl.read_parquet(splits.test)
         return [
@@ -348,6 +353,7 @@ def _encode(session: Session, splits: Splits) -> Work:
             pl.read_parquet(splits.validation),
             target.metric if target else None,
             file.parts,
+            splits.by_part,
         )
     session.context.events.emit(
         "data.tokens",

@@ -47,6 +47,7 @@ FORMS = {
     "persian": (773, 773, {"prompt", "completion"}),
     "italian": (4_419, 752, {"prompt", "completion"}),
     "definitions": (207_235, 2_674, {"prompt", "completion"}),
+    "kinds": (207_235, 2_674, {"text", "label"}),
     "editorials": (5_190, 498, {"text", "id"}),
     "tone": (3_708, 534, {"prompt", "chosen", "rejected", "review"}),
 }
@@ -66,6 +67,12 @@ def test_texts_for_decoders_are_whole(name: str, tmp_path: Path) -> None:
     rows = read(name, tmp_path)
     assert len(rows) == kept
     assert all(set(row) == keys and all(value.strip() for value in row.values()) for row in rows)
+
+
+def test_glosses_are_all_that_there_are_of_nouns(tmp_path: Path) -> None:
+    rows = read("glosses", tmp_path)
+    assert (len(rows), len({row["id"] for row in rows}), len({row["label"] for row in rows})) == (82_192, 82_192, 26)
+    assert {"text": "the quality of being able to perform", "label": "attribute"} in read("kinds", tmp_path)
 
 
 def test_definitions_have_a_category_and_are_of_one_sense(tmp_path: Path) -> None:
@@ -155,4 +162,4 @@ def test_bad_arguments_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[st
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match="cannot be written"):
         write_packaged("tweets", tmp_path / "file" / "x.jsonl")
-    assert set(DATA_SETS) == {*RATED, *FORMS, "facets", "supersenses", "support"}
+    assert set(DATA_SETS) == {*RATED, *FORMS, "glosses", "facets", "supersenses", "support"}

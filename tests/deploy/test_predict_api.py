@@ -102,6 +102,48 @@ def test_a_text_is_answered_with_all_its_labels_and_none_is_an_answer():
     assert answer[0]["scores"] == {"a": 1.0, "e": 1.0, "i": 0.0, "o": 0.0, "u": 1.0}
 
 
+class Twofold(ByteClassifier):
+    """A head for each of two parts: one has the two classes of bytes, the other says how long a text is."""
+
+    parts = ("tone", "length")
+
+    def predict(self, requests):
+        by_bytes = super().predict([request.content for request in requests])
+        sizes = ["long" if len(request.content) > 5 else "short" for request in requests]
+        return [
+            answer if request.part == "tone" else Prediction(size, {size: 1.0})
+            for request, answer, size in zip(requests, by_bytes, sizes, strict=True)
+        ]
+
+
+def test_a_model_with_several_heads_answers_with_the_one_that_is_asked():
+    with serving(Twofold()) as client:
+        answer = client.post("/predict", json={"part": "length", "text": "a fine film"}).json()
+        assert answer == {"part": "length", "label": "long", "scores": {"long": 1.0}, "release": RELEASE}
+        several = client.post("/predict", json={"texts": ["a fine film", "bad"], "part": "tone"}).json()
+    assert several["part"] == "tone"
+    expected = ByteClassifier().predict(["a fine film", "bad"])
+    assert [one["label"] for one in several["predictions"]] == [one.output for one in expected]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"text": "a"}, {"text": "a", "part": "taste"}, {"text": "a", "part": None}, {"text": "a", "part": ["tone"]}],
+)
+def test_a_part_that_is_missing_or_unknown_is_refused_with_those_there_are(body):
+    with serving(Twofold()) as client:
+        answer = client.post("/predict", json=body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (400, "part")
+    assert '"tone", "length"' in error["message"]
+
+
+def test_a_model_with_one_head_takes_no_part(client):
+    answer = client.post("/predict", json={"text": "a", "part": "tone"})
+    assert answer.status_code == 400
+    assert "unknown key 'part'" in answer.json()["error"]["message"]
+
+
 BAD_BODIES = {
     b"": "not JSON",
     b"{": "not JSON",

@@ -17,6 +17,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 TASKS = {
     "sentiment": "classify",
     "domains": "classify",
+    "two-tasks": "classify",
     "facets": "multilabel",
     "supersenses": "tag",
     "support-bot": "chat",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import polars as pl
 import pytest
 from frames import keyed, talks, texts
 from hypothesis import given
@@ -66,6 +67,16 @@ def test_one_text_under_several_labels_is_reported(policy, kept, gone) -> None:
             ],
         },
     )
+
+
+def test_rows_of_parts_with_heads_of_their_own_are_compared_within_them() -> None:
+    frame = keyed(texts([("a", "x"), ("A", "x"), ("a", "y"), ("b", "y"), ("a", "y")]))
+    frame = frame.with_columns(pl.Series("part", ["one", "two", "two", "two", "one"]))
+    assert duplicates(frame).reasons == {"duplicate": 2}
+    assert duplicates(frame, ["part"]).reasons == {}
+    done = conflicts(frame, "keep_first", ["part"])
+    assert rows(done.frame) == [("a", "x"), ("A", "x"), ("b", "y")]
+    assert done.notes[0].startswith("2 texts have several labels")
 
 
 def test_several_answers_to_one_prompt_are_no_conflict() -> None:

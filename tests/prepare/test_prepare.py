@@ -54,6 +54,31 @@ def test_the_ledger_balances_from_the_file_to_the_splits(context: Context, tmp_p
     assert splits.serving_steps == ("entities", "repair", "whitespace")
 
 
+def test_one_text_in_two_tasks_stays_in_both_and_on_one_side() -> None:
+    tone, size = (texts([(text, f"{label}{end}") for text, label in GOOD]) for end in ("", "-size"))
+    frame = pl.concat([tone.with_columns(part=pl.lit("tone")), size.with_columns(part=pl.lit("size"))])
+    assigned, _, report = prepare(frame, "classify", OPTIONS, "auto")
+    assert report["heads"]["chosen"] == "by_part" and "different labels" in report["heads"]["because"]
+    assert len(assigned) == 600
+    sides = assigned.group_by("text").agg(pl.col("_side").n_unique().alias("sides"), pl.len().alias("rows"))
+    assert sides.select("sides", "rows").unique().rows() == [(1, 2)]
+    assert set(report["labels"]) == {"tone: a", "tone: b", "size: a-size", "size: b-size"}
+    with pytest.raises(BadInput, match="the step conflicts would drop 300 of 600 rows"):
+        prepare(frame, "classify", OPTIONS, "shared")
+
+
+def test_a_class_that_one_part_cannot_learn_is_refused_though_another_part_has_it() -> None:
+    rare = texts([(f"other text {n}", "cd"[n % 2]) for n in range(300)])
+    held_out, _, _ = prepare(texts(GOOD), "classify", OPTIONS)
+    (text, *_) = held_out.filter(pl.col("_side") == "test")["text"].to_list()
+    rare = pl.concat([rare, texts([(text + " ", "a")])]).with_columns(part=pl.lit("rare"))
+    frame = pl.concat([texts(GOOD).with_columns(part=pl.lit("usual")), rare])
+    prepare(frame, "classify", PrepareOptions(conflicts="keep_all"), "shared")
+    with pytest.raises(BadInput, match="no row to train on") as refused:
+        prepare(frame, "classify", PrepareOptions(conflicts="keep_all"), "auto")
+    assert "'rare: a' (1 row)" in refused.value.found
+
+
 def test_the_data_report_counts_rows_by_label_and_side(context: Context, tmp_path: Path) -> None:
     splits = run(corpus(context, tmp_path, [*GOOD, ("text number 2", "b")]), OPTIONS, context)
     report = splits.report

@@ -17,6 +17,8 @@ from thriftune.evaluate.options import EvaluateOptions
 from thriftune.prepare.types import Splits
 from thriftune.select.options import SelectOptions
 from thriftune.select.select import estimate, open_baseline, run
+from thriftune.tasks.base import OfPart
+from thriftune.tasks.heads import heads_of
 
 OPTIONS = SelectOptions(tfidf_c=(1.0, 10.0))
 
@@ -68,6 +70,30 @@ def test_a_classifier_gets_majority_and_tfidf(classify: Splits, context: Context
     assert decision.data["what"] == "tfidf C"
     assert decision.data["chosen"] == selection.chosen["tfidf"]["chosen"]
     assert "validation rows" in decision.data["because"]
+
+
+def test_each_part_with_a_head_of_its_own_has_baselines_of_its_own(classify: Splits, context: Context) -> None:
+    for side in (classify.train, classify.validation, classify.test):
+        rows = pl.read_parquet(side)
+        size = rows.with_columns(
+            pl.col("id") + "s",
+            target=pl.when(pl.col("text").str.contains("plot")).then(pl.lit("yes")).otherwise(pl.lit("no")),
+        )
+        pl.concat([rows.with_columns(part=pl.lit("tone")), size.with_columns(part=pl.lit("plot"))]).write_parquet(side)
+    selection = run(classify, OPTIONS, context, parts=("tone", "plot"))
+    majority, tfidf = selection.predictors()
+    assert [heads_of(each) for each in (majority, tfidf)] == [("tone", "plot")] * 2
+    asked = [OfPart(part, "bad film plot") for part in ("plot", "tone")]
+    assert [answer.output for answer in majority.predict(asked)][1] == "pos"
+    assert [answer.output for answer in tfidf.predict(asked)] == ["yes", "neg"]
+    (decision,) = context.events.read(kinds=["decision"])
+    assert decision.data["chosen"].startswith("tone: ") and "; plot: " in decision.data["chosen"]
+    options = EvaluateOptions(comparison_resamples=1_000)
+    scores = score(tfidf, pl.read_parquet(classify.test), "test", "classify", options, context)
+    assert set(scores.by_class) == {"tone: neg", "tone: pos", "plot: no", "plot: yes"}
+    assert set(scores.by_part) == {"tone", "plot"}
+    for target, output, part in scores.predictions.select("target", "output", "part").iter_rows():
+        assert target.startswith(part) and output.startswith(part)
 
 
 def test_chat_gets_majority_and_retrieval(chat: Splits, context: Context) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from thriftune.deploy.release import Release
     from thriftune.project import Project
 
-PREDICT = """curl {address}/predict -H 'Content-Type: application/json' -d '{{"text": "…"}}'"""
+PREDICT = """curl {address}/predict -H 'Content-Type: application/json' -d '{{{part}"text": "…"}}'"""
 COMPLETE = (
     "curl {address}/v1/chat/completions -H 'Content-Type: application/json'"
     """ -d '{{"messages": [{{"role": "user", "content": "…"}}]}}'"""
@@ -32,6 +33,7 @@ def serve(
     """Serve the latest tuned model until Ctrl-C; what is in flight is answered first."""
     from thriftune.cli.records import load_project
     from thriftune.deploy.access import service_token
+    from thriftune.tasks.heads import heads_of
 
     loaded = load_project(project)
     stated = {"host": host, "port": port}
@@ -45,7 +47,8 @@ def serve(
         print(f"{release.name} answers at {address} (/healthz, /metrics); Ctrl-C stops it", flush=True)
         header = f' -H "Authorization: Bearer ${options.token_env}"' if token else ""
         example = COMPLETE if kind_of(release.task).generates else PREDICT
-        print("  " + example.format(address=address) + header, flush=True)
+        part = "".join(f'"part": {json.dumps(part)}, ' for part in heads_of(release.predictor)[:1])
+        print("  " + example.format(address=address, part=part) + header, flush=True)
 
     serve_release(release.predictor, release.clean, release.task, options, release.name, ready=ready)
 

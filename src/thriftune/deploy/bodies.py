@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.requests import Request as HttpRequest
@@ -97,6 +98,23 @@ def usable_text(value: object, param: str) -> str:
     except UnicodeEncodeError as failure:
         raise Refusal(400, f"{param} has half a surrogate pair at position {failure.start}", param) from None
     return value
+
+
+def part_of(body: dict[str, Any], parts: Sequence[str]) -> str | None:
+    """Take the part out of a request's body: which of a model's heads is to answer; None where it has one head.
+
+    Raises:
+        Refusal: 400, with the parts there are, for a part that is missing or not one of them.
+    """
+    if not parts:
+        return None
+    there = f"this model has a head for each of {', '.join(map(json.dumps, parts))}"
+    if "part" not in body:
+        raise Refusal(400, f'the body must name the "part" that is asked; {there}', "part")
+    part = body.pop("part")
+    if part not in parts:
+        raise Refusal(400, f"part is {json.dumps(part)[:80]}; {there}", "part")
+    return str(part)
 
 
 def texts_of(body: dict[str, Any]) -> list[str]:

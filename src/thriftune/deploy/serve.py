@@ -26,7 +26,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from thriftune.deploy.access import TokenCheck, service_token
 from thriftune.deploy.answers import FORMS, Form
-from thriftune.deploy.bodies import read_json, usable_text
+from thriftune.deploy.bodies import part_of, read_json, usable_text
 from thriftune.deploy.chat import DONE, ChatRequest, Envelope, Usage, event, parse_chat
 from thriftune.deploy.generation import Generation
 from thriftune.deploy.measures import Measures, Watch
@@ -35,8 +35,9 @@ from thriftune.deploy.protocols import StreamingPredictor
 from thriftune.deploy.refusals import Refusal
 from thriftune.deploy.worker import Answer, ModelWorker
 from thriftune.errors import BadInput, ThriftuneError
-from thriftune.tasks.base import Message, Predictor
+from thriftune.tasks.base import Content, Message, OfPart, Predictor
 from thriftune.tasks.base import Request as Question
+from thriftune.tasks.heads import heads_of
 from thriftune.tasks.kinds import kind_of
 
 log = logging.getLogger("thriftune.serve")
@@ -163,16 +164,16 @@ class Service:
     async def predict(self, request: Request) -> Response:
         """One text → its answer, in the task's form, with the release; `{"texts": […]}` → `{"predictions": […]}`."""
         body = await read_json(request, self._options.max_request_bytes)
+        part = part_of(body, heads_of(self._predictor))
         asked = self._form.read(body)
         pieces = await self._cleaned([piece for one in asked for piece in ([one] if isinstance(one, str) else one)])
         left = iter(pieces)
-        questions: list[Question] = [next(left) if isinstance(one, str) else [next(left) for _ in one] for one in asked]
+        cleaned: list[Content] = [next(left) if isinstance(one, str) else [next(left) for _ in one] for one in asked]
+        questions: list[Question] = [one if part is None else OfPart(part, one) for one in cleaned]
         answers = await self._answers(questions)
-        found = [
-            self._form.write(question, answer.prediction) for question, answer in zip(questions, answers, strict=True)
-        ]
+        found = [self._form.write(one, answer.prediction) for one, answer in zip(cleaned, answers, strict=True)]
         whole = {"predictions": found} if "texts" in body else found[0]
-        return JSONResponse(whole | {"release": self._release})
+        return JSONResponse(({} if part is None else {"part": part}) | whole | {"release": self._release})
 
     async def chat(self, request: Request) -> Response:
         """OpenAI's chat completions, whole or streamed."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from thriftune.evaluate.looks import hash_of
 from thriftune.evaluate.options import EvaluateOptions
+from thriftune.tasks.base import OfPart
+from thriftune.tasks.heads import heads_of, named_answer, named_targets
 from thriftune.tasks.kinds import kind_of
 
 if TYPE_CHECKING:
@@ -76,10 +78,17 @@ def drawn(frame: pl.DataFrame, count: int) -> pl.DataFrame:
     return frame.filter(frame["id"].is_in(sorted(frame["id"], key=hash_of)[:count]))
 
 
-def requests_of(frame: pl.DataFrame) -> list[Request]:
-    """A split's rows as predictors are asked: texts, words, or conversations."""
-    requests: list[Request] = frame[next(kind for kind in CONTENTS if kind in frame.columns)].to_list()
-    return requests
+def requests_of(frame: pl.DataFrame) -> list[Any]:
+    """A split's rows as predictors with one head are asked: texts, words, or conversations."""
+    return frame[next(kind for kind in CONTENTS if kind in frame.columns)].to_list()
+
+
+def requests_for(predictor: Predictor, frame: pl.DataFrame) -> list[Request]:
+    """A split's rows as this predictor is asked: with their parts where it has a head for each."""
+    asked = requests_of(frame)
+    if not heads_of(predictor):
+        return asked
+    return [OfPart(part, content) for part, content in zip(frame["part"], asked, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -94,7 +103,8 @@ class Asking:
     progress: Progress | None
 
     def ask(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """The answers, a row a request, in the order of `rows`."""
+        """The answers, a row a request, in the order of `rows`; of a predictor with a head for each part, labels are
+        named after their part."""
         import polars as pl
 
         from thriftune.collect.canonical import lengths
@@ -113,7 +123,10 @@ class Asking:
             if self.progress is not None:
                 self.progress(min(start + len(batch), len(order)), len(order))
         answered = pl.concat(parts).sort("place").drop("place")
-        return rows.select("id", "target", "part").hstack(answered)
+        asked = rows.select("id", "target", "part").hstack(answered)
+        if heads_of(self.predictor):
+            asked = asked.with_columns(named_targets(asked["target"], asked["part"], self.task))
+        return asked
 
     def _upper(self, rows: int, slowest: float | None) -> float | None:
         if not self.metered:
@@ -123,12 +136,14 @@ class Asking:
 
 def answers_of(predictor: Predictor, rows: pl.DataFrame, task: str) -> pl.DataFrame:
     """What a predictor says to rows of a task, as the kind of task has it asked: a row a row, in their order."""
-    return ASK[kind_of(task).asked](predictor, rows)
+    return ASK[kind_of(task).asked](predictor, rows, task)
 
 
-def _answers(predictor: Predictor, rows: pl.DataFrame) -> pl.DataFrame:
-    requests, targets = requests_of(rows), rows["target"].to_list()
+def _answers(predictor: Predictor, rows: pl.DataFrame, task: str) -> pl.DataFrame:
+    requests, targets = requests_for(predictor, rows), rows["target"].to_list()
     answers = predictor.predict(requests)
+    if heads_of(predictor):
+        answers = [named_answer(part, answer, task) for part, answer in zip(rows["part"], answers, strict=True)]
     losses: Sequence[float | None] = [None] * len(requests)
     tokens: Sequence[float | None] = losses
     if isinstance(predictor, Likelihood):
@@ -143,7 +158,7 @@ def _answers(predictor: Predictor, rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _preferences(predictor: Predictor, rows: pl.DataFrame) -> pl.DataFrame:
+def _preferences(predictor: Predictor, rows: pl.DataFrame, _: str) -> pl.DataFrame:
     """The answer that it prefers as `output`: the rejected one where it has no preference."""
     chosen, rejected = rows["target"].to_list(), rows["rejected"].to_list()
     preferred, margins = cast(Judge, predictor).judge(requests_of(rows), chosen, rejected)
@@ -151,7 +166,7 @@ def _preferences(predictor: Predictor, rows: pl.DataFrame) -> pl.DataFrame:
     return _table(output=better, margin=[None] * len(rows) if margins is None else margins.tolist())
 
 
-def _likelihoods(predictor: Predictor, rows: pl.DataFrame) -> pl.DataFrame:
+def _likelihoods(predictor: Predictor, rows: pl.DataFrame, _: str) -> pl.DataFrame:
     texts = rows["text"].to_list()
     losses, tokens = cast(Reader, predictor).text_losses(texts)
     characters = rows["text"].str.len_chars().cast(float).to_list()

@@ -85,7 +85,7 @@ def score(
         began = context.clock.now()
         answers = Asking(predictor, task, options, context, metered=upper_seconds is None, progress=progress).ask(rows)
         seconds = context.clock.now() - began
-        classes = class_count(rows["target"], task)
+        classes = class_count(answers["target"], task)
         measuring = metrics_seconds(len(rows), task, options, classes).p95 if upper_seconds is None else None
         with unit(context, f"measure {predictor.name}", measuring):
             metrics, by_class = measure(answers, task, options.resamples, options.confidence, context.seed)

@@ -6,7 +6,7 @@ import math
 from bisect import bisect_left
 from typing import TYPE_CHECKING
 
-from thriftune.evaluate.asking import drawn, requests_of, unit, upper_seconds
+from thriftune.evaluate.asking import drawn, requests_for, unit, upper_seconds
 from thriftune.evaluate.options import EvaluateOptions
 from thriftune.evaluate.types import Latency
 from thriftune.metrics.intervals import Interval
@@ -36,7 +36,7 @@ def measure_latency(
     Raises:
         OutOfBudget: money or time do not hold the next unit.
     """
-    requests = requests_of(drawn(frame, options.latency_rows))
+    requests = requests_for(predictor, drawn(frame, options.latency_rows))
     times: list[float] = []
     for start in range(-WARM_UP, options.latency_rows, BATCH):
         upper = upper_seconds(context, BATCH, max(times, default=None))

@@ -76,9 +76,9 @@ def score_statistics(
     """`auroc` and `ece`, ready to be resampled.
 
     `auroc` is one class against the rest, averaged over the classes of the reference that have both rows of their
-    own and others (for two classes with probabilities that sum to 1 that is the usual binary value); where there is
-    none, it is not a number. `ece` is the gap between the probability of the predicted label and how often it is
-    right, averaged over 15 bins of equal width, weighted by rows.
+    own and others, among the rows for which the class was possible (for two classes with probabilities that sum to 1
+    that is the usual binary value); where there is none, it is not a number. `ece` is the gap between the probability
+    of the predicted label and how often it is right, averaged over 15 bins of equal width, weighted by rows.
 
     Args:
         targets: (rows,) the right labels.
@@ -88,7 +88,7 @@ def score_statistics(
     classes = sorted(set(targets))
     wanted = np.array(targets, dtype=object)
     belongs = np.stack([wanted == label for label in classes])
-    ranked = [_Ranking(np.array([row.get(label, 0.0) for row in probabilities])) for label in classes]
+    ranked = [_ranking(label, probabilities) for label in classes]
     confidence = np.array([row.get(label, 0.0) for row, label in zip(probabilities, outputs, strict=True)])
     correct = (wanted == np.array(outputs, dtype=object)).astype(np.float64)
     bins = np.clip(np.ceil(confidence * BINS) - 1, 0, BINS - 1).astype(np.int64)
@@ -106,10 +106,15 @@ def score_statistics(
 
 
 class _Ranking:
-    """Rows sorted by one class's score, to compute the area under its curve for many weightings."""
+    """Rows sorted by one class's score, to compute the area under its curve for many weightings.
 
-    def __init__(self, values: NDArray[np.float64]) -> None:
-        self._order = np.argsort(values, kind="stable")
+    Args:
+        values: (rows,) scores.
+        among: the rows that count.
+    """
+
+    def __init__(self, values: NDArray[np.float64], among: NDArray[np.int64]) -> None:
+        self._order = among[np.argsort(values[among], kind="stable")]
         self._starts = np.flatnonzero(np.diff(values[self._order], prepend=-np.inf))
 
     def areas(self, weights: Weights, own: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -122,6 +127,13 @@ class _Ranking:
         pairs = by_value.sum(axis=1) * others.sum(axis=1)
         wins = (by_value * (below + others / 2)).sum(axis=1)
         return np.where(pairs > 0, wins / np.where(pairs > 0, pairs, 1), np.nan)
+
+
+def _ranking(label: str, probabilities: Sequence[Mapping[str, float]]) -> _Ranking:
+    # With a head for each part of the data, rows of other parts cannot have the label: to rank them below is no feat.
+    possible = np.flatnonzero([label in row for row in probabilities])
+    values = np.array([row.get(label, 0.0) for row in probabilities])
+    return _Ranking(values, possible if len(possible) else np.arange(len(values)))
 
 
 def _pairs(targets: Sequence[str], outputs: Sequence[str]) -> tuple[NDArray[np.int64], tuple[Any, Any, Any]]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from thriftune.context import Context
+    from thriftune.tasks.heads import HeadsOption
 
 STAGE = "prepare"
 VERSION = 2  # raised when the same corpus would give other splits
@@ -38,13 +39,14 @@ SPREAD = 4.0
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-def run(corpus: Corpus, options: PrepareOptions, context: Context) -> Splits:
+def run(corpus: Corpus, options: PrepareOptions, context: Context, heads: HeadsOption | None = None) -> Splits:
     """Clean and split a corpus, or find the splits made from the same one.
 
     Args:
         corpus: what collecting made.
         options: limits, proportions, policies.
         context: artifacts, events and the meter.
+        heads: train.heads, where the data has parts whose labels may be those of different tasks; else None.
 
     Returns:
         the splits; their ledger entries are also `data.entry` events, and a side that chance does not explain is a
@@ -57,8 +59,9 @@ def run(corpus: Corpus, options: PrepareOptions, context: Context) -> Splits:
     with context.meter.unit("collection", STAGE, upper_seconds=estimate(corpus.characters).p95):
         names = serving_steps(corpus.task, options)
         recipe = {"options": options.model_dump(mode="json"), "task": corpus.task}
+        recipe |= {} if heads is None else {"heads": heads}
         key = recipe_key(STAGE, VERSION, {"corpus": corpus.content_hash}, recipe, _libraries())
-        artifact = context.artifacts.build(STAGE, key, recipe, lambda folder: _write(folder, corpus, options))
+        artifact = context.artifacts.build(STAGE, key, recipe, lambda folder: _write(folder, corpus, options, heads))
         details = json.loads((artifact.folder / DETAILS_FILE).read_text(encoding="utf-8"))
         entries = tuple(LedgerEntry.from_data(entry) for entry in details["entries"])
         record(entries, context)
@@ -129,8 +132,13 @@ class Line:
         return done
 
 
-def prepare(frame: pl.DataFrame, task: str, options: PrepareOptions) -> tuple[pl.DataFrame, list[LedgerEntry], Any]:
+def prepare(
+    frame: pl.DataFrame, task: str, options: PrepareOptions, heads: HeadsOption | None = None
+) -> tuple[pl.DataFrame, list[LedgerEntry], Any]:
     """The corpus's frame cleaned and split.
+
+    Where each part has a head of its own, rows of different parts are never duplicates nor in conflict, and labels are
+    counted by part; one text is still on one side in all parts.
 
     Returns:
         the rows that stay, with their side in the column `split.SIDE`; the ledger; the data report.
@@ -145,6 +153,7 @@ def prepare(frame: pl.DataFrame, task: str, options: PrepareOptions) -> tuple[pl
     from thriftune.prepare.steps.duplicates import duplicates
     from thriftune.prepare.steps.empty import empty
     from thriftune.prepare.steps.overlong import overlong
+    from thriftune.tasks.heads import choose_heads, named_targets
     from thriftune.tasks.targets import classes_of
 
     where = ", ".join(frame["source"].unique(maintain_order=True))
@@ -154,10 +163,14 @@ def prepare(frame: pl.DataFrame, task: str, options: PrepareOptions) -> tuple[pl
         line.clean(STEPS[name])
     line.drop("empty", empty(line.frame, targets=kind_of(task).asked != "likelihoods"))
     line.frame = line.frame.with_columns(content_keys(line.frame))
-    repeated = line.drop("duplicates", duplicates(line.frame), options.duplicate_limit)
-    conflicting = line.drop("conflicts", conflicts(line.frame, options.conflicts))
+    chosen = None if heads is None else choose_heads(heads, line.frame, task)
+    by_part = chosen is not None and chosen[0] == "by_part"
+    within = ["part"] if by_part else []
+    repeated = line.drop("duplicates", duplicates(line.frame, within), options.duplicate_limit)
+    conflicting = line.drop("conflicts", conflicts(line.frame, options.conflicts, within))
     assigned = split.assign(line.frame, options.proportions)
-    classes = classes_of(assigned["target"], task) if kind_of(task).classes else None
+    targets = named_targets(assigned["target"], assigned["part"], task) if by_part else assigned["target"]
+    classes = classes_of(targets, task) if kind_of(task).classes else None
     whole = kind_of(task).target == "whole"
     split.check(assigned, options.proportions, classes if whole else None, where)
     balances = split.balance(assigned, options.proportions, classes)
@@ -171,18 +184,20 @@ def prepare(frame: pl.DataFrame, task: str, options: PrepareOptions) -> tuple[pl
             *(_unbalanced(each) for each in balances if not each.holds),
         ],
     }
+    if chosen is not None:
+        report["heads"] = {"chosen": chosen[0], "because": chosen[1]}
     shares = ", ".join(f"{side} {count}" for side, count in report["rows"].items())
     line.entries.append(LedgerEntry("split", len(assigned), len(assigned), notes=(shares, *report["warnings"])))
     return assigned, line.entries, report
 
 
-def _write(folder: Path, corpus: Corpus, options: PrepareOptions) -> None:
+def _write(folder: Path, corpus: Corpus, options: PrepareOptions, heads: HeadsOption | None) -> None:
     import polars as pl
 
     from thriftune.prepare.split import SIDE
 
     frame = corpus.frame()
-    assigned, entries, report = prepare(frame, corpus.task, options)
+    assigned, entries, report = prepare(frame, corpus.task, options, heads)
     for side in SIDES:
         assigned.filter(pl.col(SIDE) == side).select(frame.columns).write_parquet(folder / f"{side}.parquet")
     details = {"entries": [entry.as_data() for entry in entries], "report": report}

@@ -46,6 +46,11 @@ class Splits:
     report: Mapping[str, Any]
     task: str
 
+    @property
+    def by_part(self) -> bool:
+        """Whether the data's parts are tasks of their own, each with a head."""
+        return bool(self.report.get("heads", {}).get("chosen") == "by_part")
+
 
 @dataclass(frozen=True)
 class CleaningStep:

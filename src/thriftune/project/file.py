@@ -21,6 +21,7 @@ from thriftune.prepare.options import PrepareOptions
 from thriftune.project.nearest import nearest
 from thriftune.search.options import SearchOptions
 from thriftune.select.options import SelectOptions
+from thriftune.tasks.heads import can_have_heads
 from thriftune.tasks.kinds import KINDS, TaskName
 from thriftune.train.options import TrainOptions
 
@@ -272,6 +273,11 @@ class ProjectFile(Options):
             raise ValueError(f"a part for every file of data, or for none (found {len(named)} of {len(self.data)})")
         if self.train.order == "sequence" and len(self.parts) < 2:
             raise ValueError(f"two or more parts of the data for train.order: sequence (found {len(self.parts)})")
+        if self.train.heads == "by_part" and len(self.parts) < 2:
+            raise ValueError(f"two or more parts of the data for train.heads: by_part (found {len(self.parts)})")
+        if self.train.heads == "by_part" and not can_have_heads(self.objective.task):
+            able = " or ".join(task for task in KINDS if can_have_heads(task))
+            raise ValueError(f"the task {able} for train.heads: by_part (found {self.objective.task})")
         return self
 
     @property

@@ -30,6 +30,7 @@ STAGE = "select"
 STAGE_VERSION = 2
 PHASE = "evaluation"  # baselines are evidence for the verdict
 FILE = "selection.json"
+PARTS_FILE = "parts.json"  # in a baseline's folder: the parts that the folders 0, 1, … are for
 UNFITTED = ("untuned",)
 
 # Measured on one core of a shared 2-core machine, 8,034 movie rows: 1 s to import scikit-learn, 1 s to read the
@@ -66,7 +67,13 @@ class Selection:
         return [open_baseline(self.folder / name) for name in self.baselines]
 
 
-def run(splits: Splits, options: SelectOptions, context: Context, upper_seconds: float | None = None) -> Selection:
+def run(
+    splits: Splits,
+    options: SelectOptions,
+    context: Context,
+    upper_seconds: float | None = None,
+    parts: tuple[str, ...] = (),
+) -> Selection:
     """Fit the baselines that the options name, unless they are there already.
 
     Args:
@@ -74,6 +81,7 @@ def run(splits: Splits, options: SelectOptions, context: Context, upper_seconds:
         options: selection's part of the project file.
         context: the run's surroundings.
         upper_seconds: the most that it may take, reserved as one metered unit; None to reserve piece by piece.
+        parts: the data's parts, where each has a head of its own: then each has baselines of its own.
 
     Raises:
         BadInput: a baseline that does not suit the task, one label only, or no validation rows.
@@ -81,12 +89,13 @@ def run(splits: Splits, options: SelectOptions, context: Context, upper_seconds:
     """
     names = fitted(options, splits.task)
     recipe = {"task": splits.task, "baselines": names, "options": options.model_dump(mode="json")}
+    recipe |= {"parts": parts} if parts else {}
     key = recipe_key(STAGE, STAGE_VERSION, {"splits": splits.content_hash}, recipe, _libraries())
 
     def write(folder: Path) -> None:
         meter = _Pieces(context, upper_seconds)
         with meter.whole():
-            chosen = _fit_all(splits, names, options, folder, meter)
+            chosen = _fit_all(splits, names, options, folder, meter, parts)
         if "tfidf" in chosen:
             context.events.emit("decision", at_step=0, what="tfidf C", **chosen["tfidf"])
         (folder / FILE).write_text(json.dumps({"baselines": names, "task": splits.task, "chosen": chosen}, indent=1))
@@ -129,7 +138,12 @@ def open_baseline(folder: Path) -> Predictor:
         BadInput: it holds none.
     """
     from thriftune.select import longer, majority, retrieval, tfidf, unigram
+    from thriftune.tasks.heads import ByPart
 
+    if (folder / PARTS_FILE).is_file():
+        parts = json.loads((folder / PARTS_FILE).read_text(encoding="utf-8"))
+        predictors = {part: open_baseline(folder / str(number)) for number, part in enumerate(parts)}
+        return ByPart(next(iter(predictors.values())).name, predictors)
     kinds: dict[str, Any] = {
         majority.FILE: majority.MajorityPredictor,
         tfidf.LABELS_FILE: tfidf.TfidfPredictor,
@@ -151,22 +165,64 @@ def open_baseline(folder: Path) -> Predictor:
 
 
 def _fit_all(
-    splits: Splits, names: tuple[str, ...], options: SelectOptions, folder: Path, meter: _Pieces
+    splits: Splits,
+    names: tuple[str, ...],
+    options: SelectOptions,
+    folder: Path,
+    meter: _Pieces,
+    parts: tuple[str, ...],
 ) -> dict[str, Any]:
     import polars as pl
 
     train = drawn(pl.read_parquet(splits.train), options.max_rows)
+    validation = pl.read_parquet(splits.validation) if "tfidf" in names else train.clear()
     chosen: dict[str, Any] = {}
     for name in names:
         place = folder / name
         place.mkdir()
-        if name == "tfidf":
-            several = kind_of(splits.task).target == "labels"
-            chosen[name] = _fit_tfidf(train, pl.read_parquet(splits.validation), options, place, meter, several)
+        if not parts:
+            found = _fit(name, train, validation, splits.task, options, place, meter)
         else:
-            with meter.piece(f"fit {name}"):
-                _fit_simple(name, train, splits.task).save(place)
+            by_part = {}
+            for number, part in enumerate(parts):
+                own, held_out = (rows.filter(rows["part"] == part) for rows in (train, validation))
+                (place / str(number)).mkdir()
+                by_part[part] = _fit(name, own, held_out, splits.task, options, place / str(number), meter, part)
+            (place / PARTS_FILE).write_text(json.dumps(parts, ensure_ascii=False), encoding="utf-8")
+            found = _joined(by_part)
+        if found:
+            chosen[name] = found
     return chosen
+
+
+def _fit(
+    name: str,
+    train: pl.DataFrame,
+    validation: pl.DataFrame,
+    task: str,
+    options: SelectOptions,
+    place: Path,
+    meter: _Pieces,
+    part: str = "",
+) -> dict[str, Any]:
+    """Fit one baseline into a folder; what was chosen, if anything."""
+    of = f" on {part}" if part else ""
+    if name == "tfidf":
+        several = kind_of(task).target == "labels"
+        return _fit_tfidf(train, validation, options, place, meter, several, of)
+    with meter.piece(f"fit {name}{of}"):
+        _fit_simple(name, train, task).save(place)
+    return {}
+
+
+def _joined(by_part: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What was chosen for each part, as one decision."""
+    found = {part: choice for part, choice in by_part.items() if choice}
+    return {
+        name: "; ".join(f"{part}: {choice[name]}" for part, choice in found.items())
+        for name in ("chosen", "because")
+        if found
+    }
 
 
 def _fit_simple(name: str, train: pl.DataFrame, task: str) -> Any:
@@ -192,6 +248,7 @@ def _fit_tfidf(
     place: Path,
     meter: _Pieces,
     several: bool,
+    of: str,
 ) -> dict[str, Any]:
     from thriftune.select.tfidf import fit
 
@@ -201,7 +258,7 @@ def _fit_tfidf(
         validation["text"].to_list(),
         validation["target"].to_list(),
         options.tfidf_c,
-        guard=lambda what: meter.piece(f"tfidf: {what}"),
+        guard=lambda what: meter.piece(f"tfidf{of}: {what}"),
         several=several,
     )
     fitted.predictor.save(place)

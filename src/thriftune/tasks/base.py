@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +23,18 @@ class Message(TypedDict):
     content: str
 
 
-Request = str | list[str] | list[Message]
+Content = str | list[str] | list[Message]
+
+
+@dataclass(frozen=True)
+class OfPart:
+    """A request to a model with a head for each part of its data, with the part whose labels shall answer it."""
+
+    part: str
+    content: Content
+
+
+Request = Content | OfPart
 """What a predictor is asked: a text to classify, the words of a sentence, or the turns of a conversation to answer."""
 
 
@@ -47,6 +58,16 @@ class Predictor(Protocol):
 
     def predict(self, requests: Sequence[Request]) -> list[Prediction]:
         """One prediction a request, in order."""
+        ...
+
+
+@runtime_checkable
+class PartPredictor(Protocol):
+    """A predictor that may have a head for each part of its data; it is then asked with `OfPart`."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts; none where it has one head."""
         ...
 
 

@@ -383,4 +383,4 @@ def next_token(logits: torch.Tensor, temperature: float, draws: torch.Generator)
 
 def as_messages(request: Request) -> list[Message]:
     """A request as a conversation: a bare text is the user's turn."""
-    return [{"role": "user", "content": request}] if isinstance(request, str) else cast(list[Message], list(request))
+    return [{"role": "user", "content": request}] if isinstance(request, str) else list(cast(list[Message], request))

@@ -5,24 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 
 from thriftune.models.adapters import LoraShape, with_adapters
 from thriftune.models.dropout import make_dropout_quick
 from thriftune.models.first_token import read_first_token_only
-from thriftune.models.load import Head, load_encoder_classifier, load_tokenizer
+from thriftune.models.load import Head, load_encoder, load_encoder_classifier, load_tokenizer
 from thriftune.models.prefix import freeze_first, still_prefix
 from thriftune.models.quiet import quiet_transformers
 from thriftune.models.reference import ModelFolder
-from thriftune.tasks.base import TASK_FILE, Batch, Encoded
+from thriftune.tasks.base import TASK_FILE, Batch, Encoded, Predictor
 from thriftune.tasks.batches import attention_mask, pad, ragged, sorted_batches
+from thriftune.tasks.heads import ByPart, Heads, named_targets
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class EncoderTask:
 
     Args:
         model: the encoder.
-        labels: every label of the training split, in the order of the head's outputs.
+        labels: every label of the training split, in the order of the head's outputs; with several heads by full names.
         seed: of the head's fresh weights.
         max_tokens: longer rows are cut (and counted); at most what the model reads.
         dropout: replaces the model's own rates, or None to keep them.
@@ -39,6 +41,7 @@ class EncoderTask:
         frozen_layers: how many of the first layers (and with them the embeddings) stay as they are.
         head_only: freeze the whole encoder.
         lora: adapters on the encoder's linear layers, or None to train its own weights.
+        heads: a head for each part of the data, or None for one head.
     """
 
     model: ModelFolder
@@ -50,6 +53,7 @@ class EncoderTask:
     frozen_layers: int = 0
     head_only: bool = False
     lora: LoraShape | None = None
+    heads: Heads | None = None
 
     name: ClassVar[str]
     head: ClassVar[Head]
@@ -104,7 +108,23 @@ class EncoderTask:
         return Encoded(tokens, offsets, none, np.ones(len(texts)), cut_tokens, cut_rows)
 
     def batch(self, encoded: Encoded, rows: NDArray[np.int64]) -> Batch:
-        return self.inputs(encoded, rows) | {"labels": torch.from_numpy(encoded.labels[rows])}
+        own = {} if self.heads is None else {"own": self.own_columns(encoded, rows)}
+        return self.inputs(encoded, rows) | {"labels": torch.from_numpy(encoded.labels[rows])} | own
+
+    def own_columns(self, encoded: Encoded, rows: NDArray[np.int64]) -> torch.Tensor:
+        """(rows, labels) bool: which of the head's outputs are of each row's part."""
+        assert self.heads is not None and encoded.parts is not None
+        return torch.from_numpy(self.heads.own[encoded.parts[rows]])
+
+    def _targets(self, frame: pl.DataFrame) -> pl.Series:
+        """The rows' targets as the head's outputs are named."""
+        return frame["target"] if self.heads is None else named_targets(frame["target"], frame["part"], self.name)
+
+    def _parts(self, frame: pl.DataFrame) -> NDArray[np.int64] | None:
+        """(rows,) the number of each row's part, where there is a head for each."""
+        if self.heads is None:
+            return None
+        return np.array([self.heads.number[part] for part in frame["part"]], dtype=np.int64)
 
     def inputs(self, encoded: Encoded, rows: NDArray[np.int64]) -> Batch:
         """The padded tokens of some rows, without labels."""
@@ -126,6 +146,20 @@ class EncoderTask:
             logits[torch.from_numpy(rows)] = model(**batch).logits.float().cpu()
         model.train(training)
         return logits
+
+    def untuned(self) -> Predictor:
+        """The model without any tuning, as a predictor; with several heads one for each part's labels."""
+        encoder = load_encoder(self.model.path)
+        if self.heads is None:
+            return self.similar(encoder)
+        tasks = zip(self.heads.parts, self.heads.labels, strict=True)
+        return ByPart(
+            "untuned", {part: replace(self, labels=labels, heads=None).similar(encoder) for part, labels in tasks}
+        )
+
+    def similar(self, encoder: torch.nn.Module) -> Predictor:
+        """An answer by the names of labels alone, from an encoder without a head, where the task has one."""
+        raise NotImplementedError("this task's labels are not told by their names")
 
     def save(self, model: torch.nn.Module, folder: Path) -> None:
         whole = model if self.lora is None else cast(Any, deepcopy(model)).merge_and_unload()
@@ -158,7 +192,7 @@ class EncoderTask:
             "frozen_layers": self.frozen_layers,
             "head_only": self.head_only,
             "lora": None if self.lora is None else vars(self.lora),
-        }
+        } | ({} if self.heads is None else {"heads": self.heads.as_json()})
 
 
 def fresh_modules(model: torch.nn.Module) -> list[str]:

@@ -40,12 +40,14 @@ def open_saved(folder: Path) -> tuple[Task, torch.nn.Module]:
 
 def _encoder(folder: Path, about: dict[str, Any]) -> Task:
     from thriftune.tasks.classify import ClassifyTask
+    from thriftune.tasks.heads import Heads
     from thriftune.tasks.multilabel import MultilabelTask
     from thriftune.tasks.tag import TagTask
 
     makers = {made.name: made for made in (ClassifyTask, MultilabelTask, TagTask)}
-    made = makers[about["task"]](resolve(str(folder)), tuple(about["labels"]), about["seed"], about["max_tokens"])
-    return cast(Task, made)
+    heads = Heads.from_json(about.get("heads"))
+    labels, seed, limit = tuple(about["labels"]), about["seed"], about["max_tokens"]
+    return cast(Task, makers[about["task"]](resolve(str(folder)), labels, seed, limit, heads=heads))
 
 
 def _decoder(folder: Path, about: dict[str, Any]) -> Task:

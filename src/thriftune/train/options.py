@@ -126,6 +126,11 @@ class TrainOptions(Options):
         le=1000,
         description="Each part by its size; 2 to 5 gives small parts more of an epoch (T5, 2020, section 3.5.2)",
     )
+    heads: Literal["auto", "shared", "by_part"] = Field(
+        default="auto",
+        description="A head for each part of the data where their labels differ, since they are tasks of their own; one"
+        " for all parts where they are the same",
+    )
     replay: float = Field(
         default=0.1,
         ge=0,

@@ -19,6 +19,7 @@ from thriftune.tasks.base import SOURCE_ROW, Encoded, Task
 from thriftune.tasks.chat import IGNORED, ChatTask
 from thriftune.tasks.classify import ClassifyTask
 from thriftune.tasks.encoder import EncoderTask
+from thriftune.tasks.heads import Heads
 from thriftune.tasks.kinds import Method, kind_of
 from thriftune.tasks.multilabel import MultilabelTask
 from thriftune.tasks.prefer import PreferTask, sides_of
@@ -46,6 +47,7 @@ def work_of(
     validation: pl.DataFrame,
     watch: str | None = None,
     parts: tuple[str, ...] = (),
+    by_part: bool = False,
 ) -> Work:
     """The work of one model on one task.
 
@@ -60,9 +62,10 @@ def work_of(
         validation: the validation rows.
         watch: the validation figure that chooses the best checkpoint; the loss where validation does not have it.
         parts: the names of the data's parts, in their order; none where the data is one.
+        by_part: whether each part has a head of its own.
 
     Raises:
-        BadInput: the model cannot be used, or is of the wrong kind.
+        BadInput: the model cannot be used or is of the wrong kind, or a part has too few labels for a head.
     """
     model = resolve(reference, base=folder)
     kind = kind_of(task_name)
@@ -86,7 +89,11 @@ def work_of(
     if method == "qlora":
         require_quantisation()
     phases = _phases(model, options, method)
-    task, encoded = MAKERS[task_name](model, options, seed, train)
+    if by_part:
+        heads = Heads.of(train, parts, task_name)
+        task, encoded = _encoder(ENCODERS[task_name], heads)(model, options, seed, train)
+    else:
+        task, encoded = MAKERS[task_name](model, options, seed, train)
     if "id" in train.columns:
         names = train["id"].to_numpy()
         encoded = replace(encoded, ids=tuple(names[encoded.facts.get(SOURCE_ROW, np.arange(len(names)))]))
@@ -149,9 +156,14 @@ def _adapters(options: TrainOptions, task_name: str) -> LoraShape | None:
 
 
 def _class_weights(
-    options: TrainOptions, labels: tuple[str, ...], train: pl.DataFrame, make: type[EncoderTask]
+    options: TrainOptions,
+    labels: tuple[str, ...],
+    train: pl.DataFrame,
+    make: type[EncoderTask],
+    heads: Heads | None = None,
 ) -> tuple[float, ...] | None:
-    """What a row of each label counts: as stated, or inversely to the label's share (King and Zeng, 2001)."""
+    """What a row of each label counts: as stated, or inversely to the label's share (King and Zeng, 2001), with several
+    heads its share of its own part's rows."""
     stated = options.class_weights
     if stated != "none" and make is not ClassifyTask:
         raise BadInput(
@@ -173,6 +185,13 @@ def _class_weights(
         return tuple(stated[label] for label in labels)
     if stated == "none":
         return None
+    if heads is not None:
+        parts = zip(heads.parts, heads.labels, strict=True)
+        return tuple(weight for part, own in parts for weight in _balanced(train.filter(train["part"] == part), own))
+    return _balanced(train, labels)
+
+
+def _balanced(train: pl.DataFrame, labels: tuple[str, ...]) -> tuple[float, ...]:
     counts = dict(train["target"].value_counts().iter_rows())
     return tuple(len(train) / (len(labels) * counts[label]) for label in labels)
 
@@ -182,12 +201,16 @@ def _limit(model: ModelFolder, options: TrainOptions, task_name: str) -> int:
     return min(options.max_tokens or longest, model.max_positions or longest)
 
 
-def _encoder(make: type[EncoderTask]) -> Callable[[ModelFolder, TrainOptions, int, pl.DataFrame], tuple[Task, Encoded]]:
-    """The maker of an encoder's task."""
+def _encoder(
+    make: type[EncoderTask], heads: Heads | None = None
+) -> Callable[[ModelFolder, TrainOptions, int, pl.DataFrame], tuple[Task, Encoded]]:
+    """The maker of an encoder's task, with one head or with several."""
 
     def made(model: ModelFolder, options: TrainOptions, seed: int, train: pl.DataFrame) -> tuple[Task, Encoded]:
         labels = tuple(sorted(classes_of(train["target"], make.name).explode().drop_nulls().unique()))
-        weights = _class_weights(options, labels, train, make)
+        if heads is not None:
+            labels = heads.columns
+        weights = _class_weights(options, labels, train, make, heads)
         task = make(
             model=model,
             labels=labels,
@@ -198,6 +221,7 @@ def _encoder(make: type[EncoderTask]) -> Callable[[ModelFolder, TrainOptions, in
             frozen_layers=_frozen_to_the_end(model, options),
             head_only=options.method_for(make.name) == "head",
             lora=_adapters(options, make.name),
+            heads=heads,
             **({"class_weights": weights} if weights else {}),
         )
         return cast(Task, task), cast(Task, task).encode(train)
@@ -249,7 +273,8 @@ def _longest_answer(tokens: NDArray[Any]) -> int:
     return min(longest, MOST_NEW_TOKENS)
 
 
-MAKERS = {task.name: _encoder(task) for task in (ClassifyTask, MultilabelTask, TagTask)} | {
+ENCODERS: dict[str, type[EncoderTask]] = {task.name: task for task in (ClassifyTask, MultilabelTask, TagTask)}
+MAKERS = {name: _encoder(task) for name, task in ENCODERS.items()} | {
     "chat": _chat,
     "prefer": _prefer,
     "pretrain": _pretrain,

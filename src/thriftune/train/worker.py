@@ -45,6 +45,7 @@ def opening(work: Work, machine: Machine, task: str, reference: str, splits: Pat
         "key": work.key,
         "rows": fingerprint(work.train),
         "machine": asdict(machine),
+        "by_part": "heads" in work.task.describe(),
     }
 
 
@@ -147,8 +148,8 @@ def prepared(
     if missing:
         raise _another_work(group, f"no {missing[0]}")
     train, validation = (pl.read_parquet(splits / f"{side}.parquet") for side in ("train", "validation"))
-    reference, data_hash = order["reference"], order["data_hash"]
-    work = work_of(order["task"], reference, folder, options, seed, data_hash, train, validation, watch, parts)
+    task, reference, data_hash, by_part = (order[name] for name in ("task", "reference", "data_hash", "by_part"))
+    work = work_of(task, reference, folder, options, seed, data_hash, train, validation, watch, parts, by_part)
     if (work.key, fingerprint(work.train)) != (order["key"], order["rows"]):
         raise _another_work(group, "another recipe: other files, or other versions of torch, transformers or the like")
     machine = Machine(**order["machine"])
