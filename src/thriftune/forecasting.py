@@ -15,6 +15,7 @@ from thriftune.collect import collect
 from thriftune.evaluate.evaluate import comparison_seconds, metrics_seconds
 from thriftune.memory import resident_bytes, usable_bytes
 from thriftune.plan.plan import PHASES, Plan
+from thriftune.plan.workload import FLOPS_PART, Workload
 from thriftune.prepare import prepare
 from thriftune.select import select
 from thriftune.session import EXIT_SECONDS, Session
@@ -216,6 +217,7 @@ def forecast(session: Session, bench: Bench) -> Plan:
         planned_steps=affordable_steps(session, bench),
         full_steps=work.full_steps,
         tokens=int(work.train.lengths.sum()) * work.recipe.epochs,
+        workload=workload_of(session, bench),
     )
     training, evaluation = plan.phase("training"), plan.phase("evaluation")
     if not plan.fits_whole:
@@ -230,6 +232,35 @@ def forecast(session: Session, bench: Bench) -> Plan:
         _tell(session, phase, "memory_bytes", session.outlook.memory[phase])
     _warn_of_memory(session, session.outlook.memory["training"])
     return plan
+
+
+def workload_of(session: Session, bench: Bench) -> Workload:
+    """What the run asks of a machine; the speed of this one is noted in the record."""
+    from thriftune.models.flops import depth, training_flops
+
+    file = session.project.file
+    work, record = bench.work, session.record
+    reference = file.model_references[0]
+    padded = work.mean_step_tokens * work.full_steps
+    flops = training_flops(bench.model, padded, float(work.train.lengths.mean()))
+    seconds = bench.costs.by_phase()[0] * padded
+    record.add(f"{FLOPS_PART}/{work.task.name}", seconds, flops / 1e12)
+    priors = {"imports": PRIOR_IMPORTS, f"load/{reference}": PRIOR_LOAD}
+    restart = [record.forecast(what, prior=prior) for what, prior in priors.items()]
+    probing = record.forecast(f"probe/{reference}", prior=KINDS[file.objective.task].probe_seconds)
+    encoding = record.forecast(f"encode/{reference}", len(work.train) + len(work.validation), PRIOR_ENCODE_ROW)
+    begun = [record.forecast(what) for what in ("start", "collect", "prepare")]
+    return Workload(
+        flops=flops,
+        updates=work.full_steps,
+        layers=depth(bench.model),
+        tokens=int(work.train.lengths.sum()) * work.recipe.epochs,
+        flops_per_second=flops / seconds,
+        again=total([*begun, *restart, encoding, probing]),
+        restart=total(restart),
+        checkpoint_seconds=file.train.checkpoint_seconds,
+        managed=kind_of(file.objective.task).generates_when_asked,
+    )
 
 
 def affordable_steps(session: Session, bench: Bench) -> int:

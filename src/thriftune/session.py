@@ -91,7 +91,8 @@ class Session:
         """What may still be used, as of now."""
         meter = self.context.meter
         price = meter.price_per_hour
-        money = float(meter.remaining_money() / price * 3600) if price else math.inf
+        left = meter.remaining_money()
+        money = float(left / price * 3600) if price else math.inf
         ends = meter.deadline_at
         now = self.context.clock.now()
         return Limits(
@@ -102,6 +103,7 @@ class Session:
             currency=self.project.file.budget.currency,
             spent_before=self.spent_before,
             elapsed_before=max(0.0, now - meter.seconds_used() - self.first_run_at),
+            money_left=left,
         )
 
     def upper(self, what: str) -> float:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from thriftune.errors import BadInput
 from thriftune.money.amounts import shown_money
 from thriftune.plan.plan import PHASES, Plan
 from thriftune.report.wording import duration, quantity
@@ -18,10 +20,33 @@ if TYPE_CHECKING:
     from thriftune.project import Project
 
 
-def show_plan(project: Project, plan: Plan, as_json: bool) -> None:
-    """Print the plan."""
+def check_picture(picture: Path | None, compare: bool) -> None:
+    """Refuse a picture that nothing would be drawn in, before anything is paid for.
+
+    Raises:
+        BadInput: it is asked for without a comparison, or not as an SVG file.
+    """
+    if picture is not None and (not compare or picture.suffix.lower() != ".svg"):
+        raise BadInput(
+            "there is no such picture",
+            where="--picture",
+            found=f"{picture}" + ("" if compare else " without --compare"),
+            expected="a file that ends in .svg, with --compare",
+            way_out="thriftune plan --compare --picture frontier.svg",
+        )
+
+
+def show_plan(project: Project, plan: Plan, as_json: bool, compare: bool = False, picture: Path | None = None) -> None:
+    """Print the plan, and with `compare` the same run elsewhere."""
+    from thriftune.cli.compare import compared, comparison_json, show_comparison, write_frontier
+
     if as_json:
-        print(json.dumps(plan_json(project, plan), ensure_ascii=False))
+        told = plan_json(project, plan)
+        if compare:
+            found = compared(project, plan)
+            told["compare"] = comparison_json(found)
+            write_frontier(project, found, picture)
+        print(json.dumps(told, ensure_ascii=False))
         return
     from rich.console import Console
     from rich.table import Table
@@ -51,6 +76,8 @@ def show_plan(project: Project, plan: Plan, as_json: bool) -> None:
     for default in project.describe_defaults():
         defaults.add_row(default.key, str(default.value), default.reason)
     console.print(defaults)
+    if compare:
+        show_comparison(project, compared(project, plan), picture)
 
 
 def plan_json(project: Project, plan: Plan) -> dict[str, Any]:

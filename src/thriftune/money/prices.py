@@ -120,12 +120,24 @@ class Price:
     def warning(self, now: float) -> str | None:
         """A sentence with the price's age when that is over `OLD_AFTER_DAYS` days, else None."""
         age = self.age_days(now)
-        if age is None or age <= OLD_AFTER_DAYS:
+        if not self.is_old(now):
             return None
         return (
             f"the price of {self.label} ({self.per_hour} {self.currency} an hour) is {age} days old (of {self.as_of});"
             " `thriftune prices update` reads the catalogue again"
         )
+
+    def told(self, now: float) -> str:
+        """The price with its age: `2.49 USD an hour, price of 2026-09-01, 85 days old`."""
+        per_hour = f"{self.per_hour} {self.currency} an hour"
+        if self.as_of is not None:
+            return f"{per_hour}, price of {age_said(self.as_of, now)}"
+        return f"{per_hour}, {self.source or 'stated'}"
+
+    def is_old(self, now: float) -> bool:
+        """Whether the price is older than prices keep (`OLD_AFTER_DAYS`)."""
+        age = self.age_days(now)
+        return age is not None and age > OLD_AFTER_DAYS
 
     @property
     def label(self) -> str:
@@ -138,6 +150,12 @@ class Price:
     def key(self) -> tuple[str, str, str, str]:
         """What a later row with the same values replaces: provider, machine, region, market."""
         return self.provider, self.machine.lower(), self.region, self.market
+
+
+def age_said(as_of: date, now: float) -> str:
+    """A day with its distance from instant `now`: `2026-09-01, 85 days old`."""
+    days = (utc(now).date() - as_of).days
+    return f"{as_of}, {days} day{'' if days == 1 else 's'} old"
 
 
 COLUMNS = (

@@ -9,10 +9,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from thriftune.budget.forecast import Forecast, largest, total
 from thriftune.errors import CannotLand
 from thriftune.money.amounts import shown_money
+
+if TYPE_CHECKING:
+    from thriftune.plan.workload import Workload
 
 NAMED_MARGIN = 1.1
 PHASES = ("collection", "training", "evaluation", "deployment")
@@ -52,6 +56,7 @@ class Limits:
         currency: of the budget.
         spent_before: money that earlier attempts spent.
         elapsed_before: seconds between the first run and this process.
+        money_left: of the budget; None where nobody asked.
     """
 
     seconds_used: float
@@ -61,6 +66,7 @@ class Limits:
     currency: str
     spent_before: Decimal
     elapsed_before: float
+    money_left: Decimal | None = None
 
     @property
     def seconds(self) -> float:
@@ -84,6 +90,7 @@ class Plan:
         planned_steps: updates that the limits pay for.
         tokens: that training reads in all epochs.
         memory: the most bytes of the process in each phase that is known so far.
+        workload: what training asks of a machine; None before it is probed.
     """
 
     parts: tuple[Part, ...]
@@ -92,6 +99,7 @@ class Plan:
     planned_steps: int = 0
     tokens: int = 0
     memory: dict[str, Forecast] = field(default_factory=dict)
+    workload: Workload | None = None
 
     @property
     def full(self) -> Forecast:
