@@ -25,6 +25,7 @@ from thriftune.forecasting import (
     TAIL_FLOOR,
     Answering,
     Bench,
+    answer,
     asked_rows,
     baselines_seconds,
     expect_all,
@@ -42,6 +43,7 @@ from thriftune.models.files import folder_files
 from thriftune.models.gguf import gguf_file
 from thriftune.models.reference import ModelReference
 from thriftune.plan.plan import Plan
+from thriftune.plan.whatif import Answer, Question
 from thriftune.prepare import prepare
 from thriftune.project.project import Project
 from thriftune.session import Listener, Session, Span, open_session, recipe_text
@@ -105,12 +107,18 @@ def run(
 
 def plan(project: Project, listeners: Sequence[Listener] = ()) -> Plan:
     """What a run will take: the data is prepared and real steps are probed, which is metered like everything else."""
+    return ask(project, Question(), listeners).before
+
+
+def ask(project: Project, question: Question, listeners: Sequence[Listener] = ()) -> Answer:
+    """The plan, and what it would be under another budget, deadline, target or number of rows."""
     with open_session(project, listeners, begins=False) as session:
         _begin(session)
-        splits = _data(session)
+        splits = _data(session, must_land=not question.asks)
         work = _encode(session, splits)
         bench = _bench(session, splits, work)
-        return forecast(session, bench)
+        made = forecast(session, bench)
+        return answer(session, bench, splits, made, question)
 
 
 def _begin(session: Session) -> None:
@@ -137,11 +145,12 @@ def _begin(session: Session) -> None:
     expect_all(session)
 
 
-def _data(session: Session) -> Splits:
-    """Sources into splits."""
+def _data(session: Session, must_land: bool = True) -> Splits:
+    """Sources into splits; refused at once where the rest cannot fit, unless it need not land."""
     file, context = session.project.file, session.context
     _check_model_folders(session.project)
-    session.plan().require()
+    if must_land:
+        session.plan().require()
     with session.part("collect", metered=False):
         corpus = collect.run(file.data, file.objective.task, file.collect, context, session.project.folder)
     session.outlook.sharpen("prepare", prepare.estimate(corpus.characters))
