@@ -233,7 +233,22 @@ def forecast(session: Session, bench: Bench) -> Plan:
     for phase in phases:
         _tell(session, phase, "memory_bytes", session.outlook.memory[phase])
     _warn_of_memory(session, session.outlook.memory["training"])
+    tell_plan(session, None if plan.fits_whole else training)
     return plan
+
+
+def tell_plan(session: Session, cut: Forecast | None = None) -> None:
+    """Record every part that is to come with its forecast, for the timeline.
+
+    Args:
+        cut: training's seconds where the limits cut it.
+    """
+    parts = []
+    for part in session.outlook.parts.values():
+        seconds = cut if cut is not None and part.what == "train" else part.seconds
+        quantiles = dict(zip(("p5", "p25", "p50", "p75", "p95"), seconds.quantiles(), strict=True))
+        parts.append({"phase": part.phase, "what": part.what, **quantiles, "basis": seconds.basis})
+    session.context.events.emit("plan.made", parts=parts, cut=cut is not None)
 
 
 def workload_of(session: Session, bench: Bench) -> Workload:

@@ -36,6 +36,7 @@ from thriftune.forecasting import (
     measuring_seconds,
     size_of,
     tell_actuals,
+    tell_plan,
     verdict_seconds,
 )
 from thriftune.memory import peak
@@ -143,6 +144,7 @@ def _begin(session: Session) -> None:
         context.events.emit("warning", where="prices", what=text)
     session.record.add("start", context.meter.seconds_used())
     expect_all(session)
+    tell_plan(session)
 
 
 def _data(session: Session, must_land: bool = True) -> Splits:

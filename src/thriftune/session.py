@@ -39,7 +39,7 @@ LAST_PHASE = "evaluation"
 DATABASE_VARIABLE = "THRIFTUNE_DATABASE_URL"
 DATABASE_FILE = "thriftune.db"
 STARTING_LOCK = "starting.lock"
-NOT_IN_RECIPE = ("budget", "deadline", "compute", "plan", "deploy")
+NOT_IN_RECIPE = ("budget", "deadline", "compute", "plan", "deploy", "timeline")
 
 UNFINISHED = (None, "planned", "interrupted", "failed")  # outcomes after which the same recipe goes on
 

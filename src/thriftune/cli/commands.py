@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import typer
 
-from thriftune.cli import budget, init, inspect, prices, report, run, runs, serve, status
+from thriftune.cli import budget, init, inspect, prices, report, run, runs, serve, status, timeline
 from thriftune.cli.main import app
 
 app.command("init")(init.init)
 app.command("inspect")(inspect.inspect)
 app.command("plan")(run.plan)
+app.command("timeline")(timeline.timeline)
 app.command("run")(run.run)
 app.command("train")(run.train)
 app.command("status")(status.status)

@@ -39,6 +39,24 @@ def draws(forecast: Forecast, scores: NDArray[np.float64]) -> NDArray[np.float64
     return np.exp(values) if positive else np.maximum(values, 0.0)
 
 
+def remaining(forecast: Forecast, elapsed: float) -> Forecast:
+    """What is left of a quantity of which so much has passed: the forecast, given that it is more than that."""
+    import numpy as np
+
+    if elapsed <= 0:
+        return forecast
+    if forecast.p5 == forecast.p95:
+        return Forecast.exact(max(0.0, forecast.p50 - elapsed), forecast.basis)
+    low, high = -8.0, 8.0  # the score at which it would have ended by now, by bisection: draws are monotone
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if float(draws(forecast, np.asarray([middle]))[0]) <= elapsed else (low, middle)
+    behind = NormalDist().cdf(low)
+    scores = [NormalDist().inv_cdf(min(behind + (1 - behind) * level, 1 - 1e-12)) for level in LEVELS]
+    left = np.maximum(draws(forecast, np.asarray(scores)) - elapsed, 0.0)
+    return Forecast.of((float(value) for value in left), forecast.basis)
+
+
 def observed(values: NDArray[np.float64], basis: str) -> Forecast:
     """The forecast that draws make up."""
     import numpy as np
