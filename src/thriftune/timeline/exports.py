@@ -170,7 +170,7 @@ def ninety(p50: float, p75: float, p95: float) -> float:
 
 def escaped(text: str) -> str:
     """A TEXT value (RFC 5545, section 3.3.11); control characters, which it cannot hold, become blanks."""
-    kept = "".join(c if c == "\n" or c == "\t" or (ord(c) >= 32 and ord(c) != 127) else " " for c in text)
+    kept = "".join(c if c in "\n\t" or (ord(c) >= 32 and ord(c) != 127) else " " for c in text)
     for raw, written in (("\\", "\\\\"), (";", "\\;"), (",", "\\,"), ("\n", "\\n")):
         kept = kept.replace(raw, written)
     return kept

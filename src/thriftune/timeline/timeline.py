@@ -107,7 +107,9 @@ def _milestones(
         yield "full rollout", by_name[name], 0.0
 
 
-def _milestone(said: str, laid: Schedule, phase: Phase, deadline_at: float | None, offset: float | None) -> Milestone:
+def _milestone(
+    said: str, laid: Schedule, phase: Phase, deadline_at: float | None, offset: float | None, now: float
+) -> Milestone:
     import numpy as np
 
     ends = laid.draws[phase.name]
