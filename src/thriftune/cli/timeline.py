@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -34,7 +34,7 @@ def timeline(
     from thriftune.report.gantt import gantt_picture
     from thriftune.report.svg import write_picture
     from thriftune.timeline.exports import export as write
-    from thriftune.timeline.exports import exporter
+    from thriftune.timeline.exports import exporter, to_json
 
     if export is not None:
         exporter(export)  # refused before anything is read
@@ -44,7 +44,7 @@ def timeline(
     if picture is not None:
         write_picture(gantt_picture(found), picture)
     if as_json:
-        print(json.dumps(timeline_json(found), ensure_ascii=False, allow_nan=False))
+        print(json.dumps(to_json(found), ensure_ascii=False, allow_nan=False))
         return
     show_timeline(found)
     for path in (export, picture):
@@ -149,48 +149,3 @@ def show_timeline(found: Timeline, console: Console | None = None) -> None:
         console.print(Text(sentence, style="yellow"))
     console.print(Text(f"critical path: {', '.join(found.schedule.critical_path)}"))
     console.print(Text(chance_said(found), style="bold"))
-
-
-def timeline_json(found: Timeline) -> dict[str, Any]:
-    """The timeline as plain JSON values; instants in seconds since the epoch."""
-    from thriftune.timeline.exports import state
-
-    return {
-        "project": found.project,
-        "now": found.now,
-        "time_zone": found.zone,
-        "deadline_at": found.deadline_at,
-        "chance": found.chance,
-        "cut": found.cut,
-        "ends": _quantiles(found.schedule.ends.quantiles()),
-        "critical_path": list(found.schedule.critical_path),
-        "phases": [
-            {
-                "name": slot.phase.name,
-                "who": slot.phase.who or "machine",
-                "after": list(slot.phase.after),
-                "state": state(slot),
-                "duration_s": _quantiles(slot.phase.duration.quantiles()),
-                "planned_s": _quantiles(slot.phase.planned.quantiles()),
-                "starts": _quantiles(slot.starts.quantiles()),
-                "ends": _quantiles(slot.ends.quantiles()),
-                "planned_start": slot.planned_start,
-                "planned_end": slot.planned_end,
-                "buffer_s": slot.buffer,
-                "buffer_left_s": slot.buffer_left,
-                "critical": slot.critical,
-                "criticality": slot.criticality,
-                "from": slot.phase.note,
-            }
-            for slot in found.schedule.slots
-        ],
-        "milestones": [
-            {"name": m.name, "at": _quantiles(m.at.quantiles()), "reached": m.reached, "chance": m.chance}
-            for m in found.milestones
-        ],
-        "eaten": [{"of": bite.of, "by": bite.by, "seconds": bite.seconds} for bite in found.schedule.eaten],
-    }
-
-
-def _quantiles(quantiles: tuple[float, ...]) -> dict[str, float]:
-    return dict(zip(("p5", "p25", "p50", "p75", "p95"), quantiles, strict=True))

@@ -117,7 +117,7 @@ class WorkingTime:
     def _instant(self, day: date, minute: int) -> float:
         at = datetime.combine(day, time(minute // 60, minute % 60)) if minute < MIDNIGHT else None
         at = at or datetime.combine(day + timedelta(days=1), time())
-        return at.replace(tzinfo=ZoneInfo(self.hours.time_zone)).timestamp()
+        return instant_of(at, ZoneInfo(self.hours.time_zone))
 
     def _reach(self, first: float, last: float) -> None:
         """Lay out working hours well around two instants."""
@@ -161,3 +161,16 @@ class WorkingTime:
         lengths = np.maximum(ends - begins, 0.0)
         self._spans = begins, ends, np.concatenate([[0.0], np.cumsum(lengths)])
         return self._spans
+
+
+def instant_of(wall: datetime, zone: ZoneInfo) -> float:
+    """The instant at which a clock on the wall shows a time: the first one, or where it skips that time, the skip."""
+    first, second = (wall.replace(tzinfo=zone, fold=fold).timestamp() for fold in (0, 1))
+    if second >= first:
+        return first
+    low, high = second, first  # in a gap the two offsets cross: between them lies the change
+    before = utc(low).astimezone(zone).utcoffset()
+    while high - low > 0.5:
+        middle = (low + high) / 2
+        low, high = (middle, high) if utc(middle).astimezone(zone).utcoffset() == before else (low, middle)
+    return float(round(high))

@@ -1,4 +1,4 @@
-"""A timeline for other programs: iCalendar (RFC 5545), CSV, and Mermaid's Gantt charts."""
+"""A timeline for other programs: iCalendar (RFC 5545), CSV, Mermaid's Gantt charts, JSON."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import io
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from thriftune.artifacts import write_file_atomic
@@ -149,6 +150,45 @@ def to_mermaid(timeline: Timeline) -> str:
     return "\n".join(lines) + "\n"
 
 
+def to_json(found: Timeline) -> dict[str, Any]:
+    """The timeline as plain JSON values; instants in seconds since the epoch."""
+    return {
+        "project": found.project,
+        "now": found.now,
+        "time_zone": found.zone,
+        "deadline_at": found.deadline_at,
+        "chance": found.chance,
+        "cut": found.cut,
+        "ends": _quantiles(found.schedule.ends.quantiles()),
+        "critical_path": list(found.schedule.critical_path),
+        "phases": [
+            {
+                "name": slot.phase.name,
+                "who": slot.phase.who or "machine",
+                "after": list(slot.phase.after),
+                "state": state(slot),
+                "duration_s": _quantiles(slot.phase.duration.quantiles()),
+                "planned_s": _quantiles(slot.phase.planned.quantiles()),
+                "starts": _quantiles(slot.starts.quantiles()),
+                "ends": _quantiles(slot.ends.quantiles()),
+                "planned_start": slot.planned_start,
+                "planned_end": slot.planned_end,
+                "buffer_s": slot.buffer,
+                "buffer_left_s": slot.buffer_left,
+                "critical": slot.critical,
+                "criticality": slot.criticality,
+                "from": slot.phase.note,
+            }
+            for slot in found.schedule.slots
+        ],
+        "milestones": [
+            {"name": m.name, "at": _quantiles(m.at.quantiles()), "reached": m.reached, "chance": m.chance}
+            for m in found.milestones
+        ],
+        "eaten": [{"of": bite.of, "by": bite.by, "seconds": bite.seconds} for bite in found.schedule.eaten],
+    }
+
+
 EXPORTERS: dict[str, Callable[[Timeline], str]] = {".ics": to_ics, ".csv": to_csv, ".mmd": to_mermaid}
 
 
@@ -230,3 +270,7 @@ def _mermaid(text: str) -> str:
 
 def _yes(value: bool) -> str:
     return "yes" if value else "no"
+
+
+def _quantiles(quantiles: tuple[float, ...]) -> dict[str, float]:
+    return dict(zip(("p5", "p25", "p50", "p75", "p95"), quantiles, strict=True))

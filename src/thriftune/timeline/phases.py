@@ -185,10 +185,7 @@ def _phase(course: Course, name: str, parts: Sequence[str], now: float) -> dict[
     begun = [actual.started for actual in actuals if actual.started is not None]
     telling = [actual for part, actual in zip(parts, actuals, strict=True) if part not in SILENT]
     finished = bool(telling) and all(actual.finished is not None for actual in telling)
-    planned = total([
-        actual.planned or course.plan.get(part) or Forecast.exact(0.0)
-        for part, actual in zip(parts, actuals, strict=True)
-    ])  # fmt: skip
+    planned = total([_planned(course, part, actual) for part, actual in zip(parts, actuals, strict=True)])
     left = [_left(course, part, actual, now) for part, actual in zip(parts, actuals, strict=True)]
     ended = max((actual.finished for actual in telling if actual.finished is not None), default=None)
     return {
@@ -200,6 +197,14 @@ def _phase(course: Course, name: str, parts: Sequence[str], now: float) -> dict[
         "finished": ended if finished else None,
         "note": "cut to the limits" if course.cut and name == "training" else planned.basis,
     }
+
+
+def _planned(course: Course, part: str, actual: Actual) -> Forecast:
+    """How long a part was to take; what nobody planned was to take as long as it did."""
+    took = 0.0
+    if actual.started is not None and actual.finished is not None:
+        took = actual.finished - actual.started
+    return actual.planned or course.plan.get(part) or Forecast.exact(took, "measured")
 
 
 def _left(course: Course, part: str, actual: Actual, now: float) -> Forecast:

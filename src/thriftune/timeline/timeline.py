@@ -78,7 +78,7 @@ def timeline_of(
         checkpoint_seconds: from the start of training to the first checkpoint, at most.
     """
     course = course_of(events)
-    if not course.plan and not course.actuals:
+    if not course.plan:
         return None
     phases = all_phases(options, course, now)
     laid = schedule(phases, now, options.buffer, seed)

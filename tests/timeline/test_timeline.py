@@ -1,0 +1,188 @@
+"""From a project's events and people to a timeline: plans, actuals, milestones, the deadline."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from thriftune.budget.forecast import Forecast
+from thriftune.errors import BadInput
+from thriftune.timeline.options import TimelineOptions
+from thriftune.timeline.timeline import Timeline, timeline_of
+
+START = datetime(2026, 11, 25, 9, tzinfo=UTC).timestamp()
+PARTS = {"collect": 10, "prepare": 20, "baselines": 30, "imports": 5, "load": 5, "probe": 10, "train": 600, "save": 2}
+LATER = {"open": 3, "tuned": 40, "verdict": 10, "report": 2, "exit": 0.1}
+
+
+@dataclass(frozen=True)
+class Recorded:
+    kind: str
+    at: float
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+def started(at: float, deadline: float | None = None) -> Recorded:
+    return Recorded("attempt.started", at, {"started_at": at, "deadline_at": deadline})
+
+
+def planned(at: float, cut: bool = False, **seconds: float) -> Recorded:
+    parts = []
+    for what, middle in seconds.items():
+        forecast = Forecast.lognormal(middle, 0.2, "probe")
+        quantiles = dict(zip(("p5", "p25", "p50", "p75", "p95"), forecast.quantiles(), strict=True))
+        parts.append({"phase": "training", "what": what, "basis": "probe", **quantiles})
+    return Recorded("plan.made", at, {"parts": parts, "cut": cut})
+
+
+def stage(what: str, begins: float, ends: float | None = None, reused: bool = False) -> list[Recorded]:
+    found = [Recorded("stage.started", begins, {"stage": what, "key": ""})]
+    if ends is not None:
+        found.append(Recorded("stage.finished", ends, {"stage": what, "key": "", "seconds": 0, "reused": reused}))
+    return found
+
+
+def seen(now: float, *events: Recorded, **stated: Any) -> Timeline:
+    deadline = stated.pop("deadline", None)
+    found = timeline_of("films", TimelineOptions.model_validate(stated), deadline, events, now)
+    assert found is not None
+    return found
+
+
+def test_without_a_plan_there_is_no_timeline() -> None:
+    assert timeline_of("films", TimelineOptions(), None, [], START) is None
+    assert timeline_of("films", TimelineOptions(), None, [started(START), *stage("collect", START)], START) is None
+
+
+def test_a_plan_becomes_phases_one_after_the_other() -> None:
+    found = seen(START, started(START), planned(START, **PARTS, **LATER))
+    assert [slot.phase.name for slot in found.schedule.slots] == [
+        "data",
+        "baselines",
+        "set-up",
+        "training",
+        "evaluation",
+    ]
+    assert found.schedule.ends.p50 == pytest.approx(START + sum(PARTS.values()) + sum(LATER.values()))
+    assert found.schedule.slot("training").phase.duration.p50 == pytest.approx(602)
+    assert [milestone.name for milestone in found.milestones] == [
+        "data complete",
+        "first checkpoint",
+        "evaluation done",
+    ]
+    assert found.chance is None
+
+
+def test_actuals_replace_what_was_planned_and_the_overrun_is_seen() -> None:
+    events = [started(START), planned(START, **PARTS, **LATER)]
+    events += [*stage("collect", START, START + 10), *stage("prepare", START + 10, START + 80)]
+    found = seen(START + 80, *events)
+    data = found.schedule.slot("data")
+    assert (data.phase.started, data.phase.finished) == (START, START + 80)
+    assert data.phase.planned.p50 == pytest.approx(30)
+    assert [(bite.of, bite.by) for bite in found.schedule.eaten][:1] == [("data", "data")]
+    assert found.milestones[0].reached
+    assert found.schedule.ends.p50 == pytest.approx(START + 80 + sum((PARTS | LATER).values()) - 30)
+
+
+def test_a_part_is_planned_by_the_last_plan_before_it_began() -> None:
+    rest = {name: seconds for name, seconds in PARTS.items() if name in ("train", "save")} | LATER
+    events = [started(START), planned(START, **PARTS, **LATER), *stage("collect", START, START + 30)]
+    events += [planned(START + 60, **{**rest, "train": 900}), *stage("train", START + 60), planned(START + 70, **LATER)]
+    found = seen(START + 160, *events)
+    training = found.schedule.slot("training").phase
+    assert training.planned.p50 == pytest.approx(900)
+    assert training.started == START + 60
+    assert training.duration.p50 == pytest.approx(800, rel=0.05)  # of 900, 100 are behind
+
+
+def test_training_that_runs_is_foretold_from_its_own_steps() -> None:
+    steps = [Recorded("training.step", START + n, {"step": n, "planned": 100, "seconds": 2.0}) for n in range(1, 41)]
+    found = seen(START + 80, started(START), planned(START, **PARTS, **LATER), *stage("train", START), *steps)
+    assert found.schedule.slot("training").phase.duration.p50 == pytest.approx(60 * 2 + 2)
+
+
+def test_a_run_that_was_killed_begins_its_part_again() -> None:
+    events = [started(START), planned(START, **PARTS, **LATER), *stage("train", START + 50), started(START + 500)]
+    assert seen(START + 500, *events).schedule.slot("training").phase.started is None
+
+
+def test_a_run_that_is_done_has_ended_everywhere() -> None:
+    events, at = [started(START), planned(START, **PARTS, **LATER)], START
+    for what, seconds in (PARTS | LATER).items():
+        if what not in ("save", "exit"):
+            events += stage(what, at, at + seconds)
+            at += seconds
+    found = seen(at + 1000, *events, Recorded("attempt.finished", at, {"outcome": "done"}))
+    assert all(slot.phase.finished is not None for slot in found.schedule.slots)
+    assert found.schedule.ends.quantiles() == (at,) * 5
+    assert all(milestone.reached for milestone in found.milestones)
+    assert found.schedule.eaten == ()
+
+
+def test_people_wait_for_the_machine_and_the_machine_for_people() -> None:
+    tasks = [
+        {"name": "label", "who": "ana", "hours": 8, "before": "data"},
+        {"name": "train the raters", "who": "ana", "hours": 4},
+        {"name": "review", "who": "bo", "hours": 1, "after": "evaluation", "before": "rollout 10 %"},
+    ]
+    found = seen(START, started(START), planned(START, **PARTS, **LATER), tasks=tasks, rollout={"each": "1d"})
+    slots = found.schedule.slot
+    assert slots("data").starts.p50 == pytest.approx(slots("label").ends.p50, abs=3600)
+    assert slots("train the raters").starts.p50 >= slots("label").ends.p50  # Ana does one thing at a time
+    assert slots("rollout 10 %").starts.p50 >= slots("review").ends.p50
+    assert found.schedule.critical_path[-1] == "rollout 100 %"
+    assert "train the raters" not in found.schedule.critical_path
+    names = [milestone.name for milestone in found.milestones]
+    assert names == ["data complete", "first checkpoint", "evaluation done", "10 % rollout", "full rollout"]
+    assert found.milestones[-1].at.p50 == pytest.approx(found.milestones[-2].at.p50 + 3 * 86_400)
+
+
+def test_a_task_that_is_done_or_begun_counts_as_it_went() -> None:
+    done = {"name": "label", "who": "ana", "hours": 4, "before": "data"}
+    done |= {"started": "2026-11-24T09:00Z", "done": "2026-11-24T15:00Z"}
+    found = seen(START, started(START), planned(START, **PARTS, **LATER), tasks=[done])
+    assert found.schedule.slot("data").starts.p50 == START
+    assert [(bite.of, bite.by) for bite in found.schedule.eaten][0] == ("label", "label")
+    begun = {"name": "label", "who": "ana", "hours": 4, "started": "2026-11-24T15:00Z"}
+    going = seen(START, started(START), planned(START, **PARTS, **LATER), tasks=[begun])
+    assert going.schedule.slot("label").phase.duration.p50 == pytest.approx(2 * 3600, rel=0.1)
+
+
+def test_tasks_that_wait_for_each_other_are_refused() -> None:
+    tasks = [
+        {"name": "a", "who": "ana", "hours": 1, "after": "evaluation", "before": "data"},
+    ]
+    with pytest.raises(BadInput, match="wait for each other"):
+        seen(START, started(START), planned(START, **PARTS, **LATER), tasks=tasks)
+
+
+def test_the_deadline_is_the_one_that_the_first_run_fixed() -> None:
+    whole = sum((PARTS | LATER).values())
+    plan = planned(START, **PARTS, **LATER)
+    fixed = seen(START, started(START, START + whole), plan, deadline=timedelta(hours=9))
+    assert fixed.deadline_at == START + whole
+    assert fixed.chance == pytest.approx(0.5, abs=0.02)
+    date = seen(START, started(START), plan, deadline=datetime.fromtimestamp(START + 1.2 * whole, UTC))
+    assert date.chance == pytest.approx(0.95, abs=0.01)
+    duration = seen(START, started(START), plan, deadline=timedelta(seconds=1.2 * whole), starts="2026-12-01T09:00Z")
+    assert duration.chance == pytest.approx(0.95, abs=0.01)  # it counts from the first run
+    assert duration.deadline_at == pytest.approx(datetime(2026, 12, 1, 9, tzinfo=UTC).timestamp() + 1.2 * whole, abs=1)
+
+
+def test_of_runs_said_to_be_so_likely_as_many_keep_the_deadline() -> None:
+    """Calibration against a simulator of its own: the actual durations drawn from what the plan states."""
+    import numpy as np
+
+    random, hits, said = np.random.default_rng(7), [], []
+    sigma = np.log(1.2) / 1.6448536
+    for _ in range(60):
+        whole = sum((PARTS | LATER).values())
+        deadline = START + whole * float(random.uniform(0.85, 1.2))
+        found = seen(START, started(START, deadline), planned(START, **PARTS, **LATER))
+        actual = whole * np.exp(sigma * random.standard_normal(200))
+        said.append(found.chance)
+        hits.append(float(np.mean(START + actual <= deadline)))
+    assert np.mean(np.abs(np.asarray(said) - np.asarray(hits))) < 0.04
+    assert np.corrcoef(np.asarray(said, dtype=float), hits)[0, 1] > 0.98
