@@ -1,11 +1,11 @@
-"""The Gantt chart: in a picture that is well-formed and says what it shows, and in characters of the terminal's width."""
+"""The Gantt chart: a picture that is well-formed and says what it shows, and characters as wide as the terminal."""
 
 from xml.etree import ElementTree
 
 import pytest
 
 from thriftune.report.gantt import chance_said, eaten_said, gantt_picture, gantt_text, span_of
-from timeline.test_exports import NAME, timeline
+from timeline_for_tests import NAME, timeline
 
 SVG = "{http://www.w3.org/2000/svg}"
 

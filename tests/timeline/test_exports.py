@@ -14,23 +14,9 @@ from hypothesis import strategies as st
 
 from thriftune.errors import BadInput
 from thriftune.timeline.exports import EXPORTERS, escaped, export, folded, to_csv, to_ics, to_json, to_mermaid
-from thriftune.timeline.options import TimelineOptions
-from thriftune.timeline.timeline import Timeline, timeline_of
-from timeline.test_timeline import LATER, PARTS, START, planned, stage, started
+from timeline_for_tests import NAME, START, timeline
 
 INSTANT = "%Y%m%dT%H%M%SZ"
-NAME = 'review; "model", \\ twice\nby 17:00 — ünïcödé ' + "long " * 20
-
-
-def timeline(zone: str = "Europe/Amsterdam", name: str = NAME) -> Timeline:
-    tasks = [{"name": name, "who": "Bo, Ltd", "hours": 3, "after": "evaluation"}]
-    options = TimelineOptions.model_validate({"tasks": tasks, "people": {"time_zone": zone}, "rollout": {"each": "6h"}})
-    events = [started(START, START + 800), planned(START, **PARTS, **LATER), *stage("collect", START, START + 9)]
-    found = timeline_of(
-        "films; or: not", options, None, [*events, *stage("prepare", START + 9, START + 30)], START + 30
-    )
-    assert found is not None
-    return found
 
 
 # iCalendar: a reader by RFC 5545

@@ -1,46 +1,14 @@
 """From a project's events and people to a timeline: plans, actuals, milestones, the deadline."""
 
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from thriftune.budget.forecast import Forecast
 from thriftune.errors import BadInput
 from thriftune.timeline.options import TimelineOptions
 from thriftune.timeline.timeline import Timeline, timeline_of
-
-START = datetime(2026, 11, 25, 9, tzinfo=UTC).timestamp()
-PARTS = {"collect": 10, "prepare": 20, "baselines": 30, "imports": 5, "load": 5, "probe": 10, "train": 600, "save": 2}
-LATER = {"open": 3, "tuned": 40, "verdict": 10, "report": 2, "exit": 0.1}
-
-
-@dataclass(frozen=True)
-class Recorded:
-    kind: str
-    at: float
-    data: dict[str, Any] = field(default_factory=dict)
-
-
-def started(at: float, deadline: float | None = None) -> Recorded:
-    return Recorded("attempt.started", at, {"started_at": at, "deadline_at": deadline})
-
-
-def planned(at: float, cut: bool = False, **seconds: float) -> Recorded:
-    parts = []
-    for what, middle in seconds.items():
-        forecast = Forecast.lognormal(middle, 0.2, "probe")
-        quantiles = dict(zip(("p5", "p25", "p50", "p75", "p95"), forecast.quantiles(), strict=True))
-        parts.append({"phase": "training", "what": what, "basis": "probe", **quantiles})
-    return Recorded("plan.made", at, {"parts": parts, "cut": cut})
-
-
-def stage(what: str, begins: float, ends: float | None = None, reused: bool = False) -> list[Recorded]:
-    found = [Recorded("stage.started", begins, {"stage": what, "key": ""})]
-    if ends is not None:
-        found.append(Recorded("stage.finished", ends, {"stage": what, "key": "", "seconds": 0, "reused": reused}))
-    return found
+from timeline_for_tests import LATER, PARTS, START, Recorded, planned, stage, started
 
 
 def seen(now: float, *events: Recorded, **stated: Any) -> Timeline:
@@ -144,7 +112,7 @@ def test_a_task_that_is_done_or_begun_counts_as_it_went() -> None:
     done |= {"started": "2026-11-24T09:00Z", "done": "2026-11-24T15:00Z"}
     found = seen(START, started(START), planned(START, **PARTS, **LATER), tasks=[done])
     assert found.schedule.slot("data").starts.p50 == START
-    assert [(bite.of, bite.by) for bite in found.schedule.eaten][0] == ("label", "label")
+    assert {(bite.of, bite.by) for bite in found.schedule.eaten} == {("label", "label")}
     begun = {"name": "label", "who": "ana", "hours": 4, "started": "2026-11-24T15:00Z"}
     going = seen(START, started(START), planned(START, **PARTS, **LATER), tasks=[begun])
     assert going.schedule.slot("label").phase.duration.p50 == pytest.approx(2 * 3600, rel=0.1)
