@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from thriftune.errors import BadInput
 from thriftune.timeline.calendars import WorkingTime
-from thriftune.timeline.options import DAYS, WorkingHours
+from thriftune.timeline.options import DAYS, Span, WorkingHours
 
 HOUR = 3600.0
 ZONES = ["UTC", "Europe/Amsterdam", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata", "America/St_Johns"]
@@ -20,7 +20,7 @@ ZONES = ["UTC", "Europe/Amsterdam", "America/New_York", "Australia/Lord_Howe", "
 def working_hours(draw: st.DrawFn) -> WorkingHours:
     minutes = sorted(draw(st.lists(st.integers(0, 96), min_size=2, max_size=6, unique=True)))
     minutes = minutes[: len(minutes) // 2 * 2]
-    spans = tuple((15 * start, 15 * end) for start, end in zip(minutes[::2], minutes[1::2], strict=True))
+    spans = tuple(Span(15 * start, 15 * end) for start, end in zip(minutes[::2], minutes[1::2], strict=True))
     days = draw(st.lists(st.sampled_from(DAYS), min_size=1, max_size=7, unique=True))
     holidays = draw(st.lists(st.dates(date(2026, 1, 1), date(2027, 12, 31)), max_size=5))
     return WorkingHours(days=tuple(days), hours=spans, time_zone=draw(st.sampled_from(ZONES)), holidays=tuple(holidays))
@@ -96,7 +96,7 @@ def test_many_at_once_are_what_each_is_alone(hours: WorkingHours, starts: list[f
 
 @given(instants)
 def test_every_day_of_a_year_has_as_many_hours_as_the_clocks_show(instant: float) -> None:
-    working = WorkingTime(WorkingHours(days=DAYS, hours=((0, 1440),), time_zone="Europe/Amsterdam"))
+    working = WorkingTime(WorkingHours(days=DAYS, hours=(Span(0, 1440),), time_zone="Europe/Amsterdam"))
     assert working.between(instant, instant + 30 * 86_400) == pytest.approx(30 * 86_400, abs=1e-3)
 
 
@@ -150,7 +150,7 @@ def test_working_hours_lie_where_they_are_stated(hours: WorkingHours, instant: f
     local = datetime.fromtimestamp(instant, ZoneInfo(hours.time_zone))
     assume(local.fold == 0)
     minute = 60 * local.hour + local.minute
-    stated = any(start <= minute < end for start, end in hours.hours)
+    stated = any(span.start <= minute < span.end for span in hours.hours)
     stated &= DAYS[local.weekday()] in hours.days and local.date() not in hours.holidays
     if stated:
         assert WorkingTime(hours).is_working(instant)

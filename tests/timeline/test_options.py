@@ -1,6 +1,7 @@
 """The timeline's part of the project file: what it takes, and what it refuses with what it expected."""
 
 from datetime import UTC, date, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from pydantic import ValidationError
 
 from thriftune.timeline.options import TimelineOptions, parse_buffer, parse_spans
 
-WHOLE = {
+WHOLE: dict[str, Any] = {
     "buffer": "20%",
     "starts": "2026-12-01T09:00+01:00",
     "people": {
@@ -30,11 +31,12 @@ def test_a_whole_section_is_read() -> None:
     options = TimelineOptions.model_validate(WHOLE)
     assert options.buffer == 0.2
     assert options.starts == datetime(2026, 12, 1, 8, tzinfo=UTC)
-    assert options.people.hours == ((540, 750), (810, 1020))
+    assert list(map(str, options.people.hours)) == WHOLE["people"]["hours"]
     assert options.people.holidays == (date(2026, 12, 25),)
     assert options.tasks[1].after == ("evaluation",)
     assert options.rollout_phases == ("rollout 10 %", "rollout 25 %", "rollout 50 %", "rollout 100 %")
     assert TimelineOptions().buffer == 0.15
+    assert parse_buffer("0.12") == 0.12
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ class WorkingTime:
         hours = self.hours
         if DAYS[day.weekday()] not in hours.days or day in hours.holidays:
             return []
-        found = [(self._instant(day, start), self._instant(day, end)) for start, end in hours.hours]
+        found = [(self._instant(day, span.start), self._instant(day, span.end)) for span in hours.hours]
         return [(start, end) for start, end in found if start < end]
 
     def is_working(self, instant: float) -> bool:

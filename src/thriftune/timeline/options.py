@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from datetime import date, datetime, time
 from typing import Annotated, Any, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -16,10 +17,20 @@ MACHINE_PHASES = ("data", "baselines", "set-up", "search", "training", "evaluati
 ROLLOUT = "rollout {share} %"
 MIDNIGHT = 24 * 60
 
-Span = tuple[int, int]  # minutes of the day
-
 _SPAN = re.compile(r"(\d{1,2}):(\d{2}) *[-–] *(\d{1,2}):(\d{2})")
 _SHARE = re.compile(r"(\d{1,2}(?:\.\d+)?) *%")
+
+
+@dataclass(frozen=True)
+class Span:
+    """Hours of a day, in minutes from its beginning."""
+
+    start: int
+    end: int
+
+    def __str__(self) -> str:
+        hours = (f"{minute // 60:02d}:{minute % 60:02d}" for minute in (self.start, self.end))
+        return "-".join(hours)
 
 
 def parse_spans(value: Any) -> tuple[Span, ...]:
@@ -28,7 +39,7 @@ def parse_spans(value: Any) -> tuple[Span, ...]:
     Raises:
         ValueError: with what was expected, when they are none.
     """
-    if isinstance(value, tuple) and all(isinstance(one, tuple) for one in value):
+    if isinstance(value, tuple) and value and all(isinstance(one, Span) for one in value):
         return value
     spans: list[Span] = []
     for one in value if isinstance(value, list | tuple) else [value]:
@@ -37,22 +48,23 @@ def parse_spans(value: Any) -> tuple[Span, ...]:
             raise ValueError("hours such as 09:00-17:00, or a list of them")
         hours = [int(part) for part in match.groups()]
         start, end = 60 * hours[0] + hours[1], 60 * hours[2] + hours[3]
-        if hours[1] > 59 or hours[3] > 59 or not start < end <= MIDNIGHT or (spans and start < spans[-1][1]):
+        if hours[1] > 59 or hours[3] > 59 or not start < end <= MIDNIGHT or (spans and start < spans[-1].end):
             raise ValueError("hours from 00:00 to 24:00, each span after the one before")
-        spans.append((start, end))
+        spans.append(Span(start, end))
     if not spans:
         raise ValueError("at least one span of hours, such as 09:00-17:00")
     return tuple(spans)
 
 
 def parse_buffer(value: Any) -> float:
-    """A buffer, `15%`, as a share from 0.10 to 0.20.
+    """A buffer, `15%` or 0.15, as a share from 0.10 to 0.20.
 
     Raises:
         ValueError: with what was expected, when it is none.
     """
     match = _SHARE.fullmatch(str(value).strip())
-    share = float(match[1]) / 100 if match else value if isinstance(value, float) else -1.0
+    plain = re.fullmatch(r"0?\.\d{1,6}", str(value).strip())
+    share = float(match[1]) / 100 if match else float(plain[0]) if plain else -1.0
     if not 0.10 <= share <= 0.20:
         raise ValueError("a buffer from 10% to 20%")
     return share
@@ -106,7 +118,8 @@ class WorkingHours(Options):
 
     days: Names = Field(default=("mon", "tue", "wed", "thu", "fri"), description="Monday to Friday")
     hours: Annotated[tuple[Span, ...], BeforeValidator(parse_spans)] = Field(
-        default=((9 * 60, 17 * 60),), description="Nine to five; a list such as [09:00-12:30, 13:30-17:00] has breaks"
+        default=(Span(9 * 60, 17 * 60),),
+        description="Nine to five; a list such as [09:00-12:30, 13:30-17:00] has breaks",
     )
     time_zone: str = Field(default="UTC", description="A name such as Europe/Amsterdam; summer time is heeded")
     holidays: tuple[Day, ...] = Field(default=(), description="No days off are known")
