@@ -76,6 +76,19 @@ def test_a_run_that_was_killed_begins_its_part_again() -> None:
     assert seen(START + 500, *events).schedule.slot("training").phase.started is None
 
 
+def test_what_a_plan_held_in_memory_is_to_be_done_again_by_the_run() -> None:
+    rest = {name: seconds for name, seconds in PARTS.items() if name in ("baselines", "train", "save")} | LATER
+    events = [started(START), planned(START, **PARTS, **LATER), *stage("collect", START, START + 10)]
+    events += [*stage("prepare", START + 10, START + 30), *stage("imports", START + 30, START + 37)]
+    events += [*stage("load", START + 37, START + 45), *stage("probe", START + 45, START + 60)]
+    events += [planned(START + 60, **rest), Recorded("attempt.finished", START + 60, {"outcome": "planned"})]
+    found = seen(START + 90, *events)
+    assert found.schedule.slot("data").phase.finished == START + 30
+    assert found.schedule.slot("set-up").phase.started is None
+    assert found.schedule.slot("set-up").phase.duration.p50 == pytest.approx(7 + 8 + 15)
+    assert found.schedule.ends.p50 == pytest.approx(START + 90 + 30 + sum(rest.values()))
+
+
 def test_a_run_that_is_done_has_ended_everywhere() -> None:
     events, at = [started(START), planned(START, **PARTS, **LATER)], START
     for what, seconds in (PARTS | LATER).items():

@@ -64,9 +64,12 @@ def show_plan(
 
 
 def _show_own(project: Project, plan: Plan, defaults: bool) -> None:
-    """The plan by the project file, with every default of it that is not stated."""
+    """The plan by the project file, in time, with every default of it that is not stated."""
     from rich.console import Console
     from rich.table import Table
+
+    from thriftune.cli.timeline import read_timeline, show_gantt
+    from thriftune.report.gantt import chance_said
 
     console = Console()
     currency = plan.limits.currency
@@ -88,6 +91,9 @@ def _show_own(project: Project, plan: Plan, defaults: bool) -> None:
         f"the least that works from here: a budget of {shown_money(plan.minimum_budget(), currency)} "
         f"and a deadline of {plan.minimum_time():.0f} s"
     )
+    timeline = read_timeline(project)
+    show_gantt(timeline, console)
+    console.print(f"{chance_said(timeline)}; `thriftune timeline` has the rest")
     if not defaults:
         return
     left_open = Table(title="what the project file leaves open", title_justify="left", show_lines=False)

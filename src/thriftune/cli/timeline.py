@@ -92,20 +92,29 @@ def read_timeline(project: Project, attempt: int | None = None) -> Timeline:
     return found
 
 
-def show_timeline(found: Timeline, console: Console | None = None) -> None:
-    """Print it."""
+def show_gantt(found: Timeline, console: Console) -> None:
+    """Print the Gantt chart, and what its marks mean."""
+    from rich.text import Text
+
+    from thriftune.report.gantt import gantt_text
+
+    for line, style in gantt_text(found, console.width):
+        console.print(Text(line, style=style), soft_wrap=True)
+    console.print(Text("█ to the median end  ▒ to the 90th percentile  ░ kept free  ◆ milestone  │ now  ┃ deadline"))
+
+
+def show_timeline(found: Timeline) -> None:
+    """Print all of it."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from thriftune.report.gantt import chance_said, eaten_said, gantt_text, instant_said
+    from thriftune.report.gantt import chance_said, eaten_said, instant_said
     from thriftune.report.wording import duration, share
     from thriftune.timeline.exports import ninety, p90, state
 
-    console = console or Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
-    for line, style in gantt_text(found, console.width):
-        console.print(Text(line, style=style), soft_wrap=True)
-    console.print(Text("█ to the median end  ▒ to the 90th percentile  ░ kept free  ◆ milestone  │ now  ┃ deadline"))
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    show_gantt(found, console)
     slots = found.schedule.slots
     span = max(slot.ends.p95 for slot in slots) - min(slot.starts.p5 for slot in slots)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from thriftune.budget.forecast import Forecast, total
+from thriftune.budget.record import RECORD_SPREAD
 from thriftune.plan.sampling import remaining
 from thriftune.timeline.calendars import WorkingTime
 from thriftune.timeline.options import PersonTask, TimelineOptions
@@ -25,6 +26,7 @@ PARTS = {
     "training": ("train", "save"),
     "evaluation": ("open", "tuned", "verdict", "report", "exit"),
 }
+IN_MEMORY = ("imports", "encode", "load", "probe")  # parts that the next process does again
 SILENT = ("save", "exit")  # parts that no event tells the end of: they go with what stands before them
 PERSON_SPREAD = 0.5  # people's hours, 95th percentile over the median, where the project file states none
 ENOUGH_STEPS = 10  # from which on the rest of training is reckoned from its own steps
@@ -95,11 +97,11 @@ def course_of(events: Iterable[Recorded]) -> Course:
             course.began = data["started_at"] if course.began is None else course.began
             course.deadline_at = data.get("deadline_at")
             course.running, course.ended = True, False
-            for actual in course.actuals.values():  # what a process left half-done is begun again
-                if actual.finished is None:
-                    actual.started = None
+            _left_by_a_process(course)
         elif event.kind == "attempt.finished":
             course.running, course.ended = False, data["outcome"] == "done"
+            if not course.ended:
+                _left_by_a_process(course)
         elif event.kind == "plan.made":
             course.plan = {part["what"]: _forecast(part) for part in data["parts"]}
             course.cut = bool(data["cut"])
@@ -219,6 +221,18 @@ def _left(course: Course, part: str, actual: Actual, now: float) -> Forecast:
         each = sorted(seconds)[len(seconds) // 2]
         return Forecast.lognormal((planned - step) * each, STEP_SPREAD, "measured")
     return remaining(foretold, now - actual.started)
+
+
+def _left_by_a_process(course: Course) -> None:
+    """What ended with a process: parts that were half-done, and those that live in its memory, are begun again."""
+    trained = course.actuals.get("train", Actual()).finished is not None
+    for part, actual in course.actuals.items():
+        if actual.finished is None:
+            actual.started = None
+        elif part in IN_MEMORY and not trained and actual.started is not None:
+            took = actual.finished - actual.started
+            actual.planned = Forecast.lognormal(took, RECORD_SPREAD, "measured")
+            actual.started = actual.finished = None
 
 
 def _begin(course: Course, part: str, at: float) -> None:
