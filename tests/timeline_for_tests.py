@@ -21,7 +21,7 @@ class Recorded:
 
 
 def started(at: float, deadline: float | None = None) -> Recorded:
-    return Recorded("attempt.started", at, {"started_at": at, "deadline_at": deadline})
+    return Recorded("attempt.started", at, {"started_at": at, "deadline_at": deadline, "deadline_fixed": True})
 
 
 def planned(at: float, cut: bool = False, **seconds: float) -> Recorded:

@@ -135,6 +135,7 @@ def _begin(session: Session) -> None:
         versions={name: version(name) for name in VERSIONS} | {"python": platform.python_version()},
         started_at=context.clock.now() - context.meter.seconds_used(),
         deadline_at=context.meter.deadline_at,
+        deadline_fixed=context.ledger.balance().deadline_at is not None,
         budget=str(file.budget.total),
         currency=file.budget.currency,
         price_per_hour=str(context.meter.price_per_hour),

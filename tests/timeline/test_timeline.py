@@ -142,6 +142,10 @@ def test_tasks_that_wait_for_each_other_are_refused() -> None:
 def test_the_deadline_is_the_one_that_the_first_run_fixed() -> None:
     whole = sum((PARTS | LATER).values())
     plan = planned(START, **PARTS, **LATER)
+    unfixed = Recorded(
+        "attempt.started", START, {"started_at": START, "deadline_at": START + 9, "deadline_fixed": False}
+    )
+    assert seen(START, unfixed, plan).deadline_at is None
     fixed = seen(START, started(START, START + whole), plan, deadline=timedelta(hours=9))
     assert fixed.deadline_at == START + whole
     assert fixed.chance == pytest.approx(0.5, abs=0.02)

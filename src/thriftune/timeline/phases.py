@@ -95,7 +95,7 @@ def course_of(events: Iterable[Recorded]) -> Course:
         data = event.data
         if event.kind == "attempt.started":
             course.began = data["started_at"] if course.began is None else course.began
-            course.deadline_at = data.get("deadline_at")
+            course.deadline_at = data["deadline_at"] if data.get("deadline_fixed") else None
             course.running, course.ended = True, False
             _left_by_a_process(course)
         elif event.kind == "attempt.finished":
