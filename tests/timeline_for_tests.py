@@ -40,7 +40,7 @@ def stage(what: str, begins: float, ends: float | None = None, reused: bool = Fa
     return found
 
 
-NAME = 'review; "model", \\ twice\nby 17:00 — ünïcödé ' + "long " * 20
+NAME = 'review; "model", \\ twice\nby 17:00 — ünïcödé ' + "long " * 6
 
 
 def timeline(zone: str = "Europe/Amsterdam", name: str = NAME) -> Timeline:

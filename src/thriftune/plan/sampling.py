@@ -30,6 +30,8 @@ def draws(forecast: Forecast, scores: NDArray[np.float64]) -> NDArray[np.float64
     import numpy as np
 
     quantiles = np.asarray(forecast.quantiles())
+    if quantiles[0] == quantiles[-1]:
+        return np.full_like(scores, quantiles[0])
     positive = bool(quantiles[0] > 0)
     at = np.log(quantiles) if positive else quantiles
     knots = np.asarray(SCORES)
