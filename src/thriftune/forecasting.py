@@ -330,7 +330,7 @@ def answer(session: Session, bench: Bench, splits: Splits, plan: Plan, question:
 
     after = plan_of(asked)
     found = Answer(question, plan, after, (rows, asked), bench.work.recipe.epochs)
-    if found.outcome == "cut":
+    if found.outcome != "whole":
         found = replace(found, most_rows=most_rows(plan_of, asked))
     if question.target is None:
         return found

@@ -37,7 +37,8 @@ def test_a_question_is_answered_beside_the_plan_and_the_project_file_stays_as_it
 def test_what_cannot_be_done_says_what_could(line) -> None:
     ended = line.do("plan", "--deadline", "2s")
     assert ended.returncode == 0, ended.stderr
-    assert "could not end with an evaluated model; the least that works is a budget of" in ended.stdout
+    assert "end with an evaluated model" in ended.stdout
+    assert "is a budget of" in " ".join(ended.stdout.split())
     assert "only the question was changed" in ended.stdout
 
 
@@ -66,7 +67,7 @@ def test_a_comparison_has_every_market_a_choice_with_reasons_and_a_picture(line)
             assert option["basis"].startswith("prior")
             assert option["time_s"]["p95"] / option["time_s"]["p5"] > 2
             assert "days old" in option["price"]
-        if option["kind"] == "spot" and option["risk"]["rate"] == "not known":
+        if option["risk"] and option["risk"]["rate"] == "not known":
             assert option["risk"]["interruptions"] is None
             assert option["why_not"]
     assert ElementTree.parse(line.folder / "frontier.svg").getroot().tag.endswith("svg")

@@ -122,6 +122,13 @@ def test_each_outcome_says_what_the_plan_would_be() -> None:
     assert any("the least that works is a budget of" in said for said in none.said())
 
 
+def test_where_what_nobody_measured_decides_the_outcome_is_in_doubt() -> None:
+    part = Part("evaluation", "report", Forecast.lognormal(50.0, 1.0, "prior"))
+    doubt = Answer(Question(budget=Decimal(1)), plan(9.0), Plan((part,), replace(LIMITS, time_seconds=40.0)), (9, 9), 1)
+    assert doubt.outcome == "in doubt"
+    assert any("in doubt; what would do is a budget of" in said for said in doubt.said())
+
+
 @dataclass(frozen=True)
 class Recorded:
     attempt: int

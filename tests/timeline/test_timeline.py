@@ -131,6 +131,21 @@ def test_a_task_that_is_done_or_begun_counts_as_it_went() -> None:
     assert going.schedule.slot("label").phase.duration.p50 == pytest.approx(2 * 3600, rel=0.1)
 
 
+def test_what_the_run_did_before_people_were_ready_is_to_be_done_again() -> None:
+    events = [started(START), planned(START, **PARTS, **LATER), *stage("collect", START, START + 10)]
+    events += stage("prepare", START + 10, START + 50)
+    events += [Recorded("attempt.finished", START + 50, {"outcome": "planned"})]
+    tasks = [{"name": "label", "who": "ana", "hours": 2, "before": "data"}]
+    found = seen(START + 60, *events, tasks=tasks)
+    data = found.schedule.slot("data")
+    assert data.phase.finished is None
+    assert data.phase.duration.p50 == pytest.approx(50)
+    assert data.starts.p50 == pytest.approx(START + 60 + 7200, abs=90)
+    assert found.schedule.critical_path[:2] == ("label", "data")
+    ready = tasks[0] | {"done": "2026-11-24T15:00Z"}
+    assert seen(START + 60, *events, tasks=[ready]).schedule.slot("data").phase.finished == START + 50
+
+
 def test_tasks_that_wait_for_each_other_are_refused() -> None:
     tasks = [
         {"name": "a", "who": "ana", "hours": 1, "after": "evaluation", "before": "data"},

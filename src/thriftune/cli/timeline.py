@@ -125,7 +125,7 @@ def show_timeline(found: Timeline) -> None:
     for heading in ("phase", "who", "state"):
         table.add_column(heading, overflow="fold")
     for heading in ("takes", "begins", "ends P50", "ends P90", "kept free", "critical"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=heading != "kept free")
     table.add_column("from", overflow="fold")
     for slot in slots:
         phase = slot.phase

@@ -68,7 +68,7 @@ class Answer:
         after: the plan as asked.
         rows: of the data, before and after.
         epochs: of the whole plan.
-        most_rows: that would fit without cutting training short; None where nothing is cut, or not even one row fits.
+        most_rows: that would fit without cutting training short; None where all fit, or not even one does.
         metric: that the target is of.
         reached: what earlier attempts reached of the target, the latest first.
         target_plan: the plan of as many steps as the latest attempt needed for the target in validation; None where
@@ -87,9 +87,11 @@ class Answer:
 
     @property
     def outcome(self) -> str:
-        """`whole`, `cut` or `not feasible`."""
+        """`whole`, `cut`, `in doubt` (what nobody has measured here decides) or `not feasible`."""
         if self.after.surely_needed > self.after.limits.seconds:
             return "not feasible"
+        if self.after.least_seconds > self.after.limits.seconds:
+            return "in doubt"
         return "whole" if self.after.fits_whole else "cut"
 
     def said(self) -> list[str]:
@@ -121,12 +123,14 @@ class Answer:
         plan = self.after
         budget = shown_money(plan.minimum_budget(), plan.limits.currency)
         least = f"a budget of {budget} and a deadline of {plan.minimum_time():,.0f} s"
+        more = "" if self.most_rows is None else f"; up to {self.most_rows:,} rows would fit whole"
         if self.outcome == "not feasible":
-            return f"it could not end with an evaluated model; the least that works is {least}"
+            return f"it could not end with an evaluated model; the least that works is {least}{more}"
+        if self.outcome == "in doubt":
+            return f"whether it could end with an evaluated model is in doubt; what would do is {least}{more}"
         if self.outcome == "whole":
             return f"all {plan.full_steps:,} steps ({_epochs(self.epochs)}) would fit"
         share = plan.planned_steps / plan.full_steps if plan.full_steps else 0.0
-        more = "" if self.most_rows is None else f"; up to {self.most_rows:,} rows would fit whole"
         return (
             f"the {plan.limits.binding} would cut training to {plan.planned_steps:,} of {plan.full_steps:,} steps, "
             f"{share * self.epochs:.1f} of {_epochs(self.epochs)}{more}"

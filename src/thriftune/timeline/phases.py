@@ -7,7 +7,7 @@ Stages' events say when parts began and ended.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from thriftune.budget.forecast import Forecast, total
@@ -15,7 +15,7 @@ from thriftune.budget.record import RECORD_SPREAD
 from thriftune.plan.sampling import remaining
 from thriftune.timeline.calendars import WorkingTime
 from thriftune.timeline.options import PersonTask, TimelineOptions
-from thriftune.timeline.schedule import Phase
+from thriftune.timeline.schedule import Phase, in_order
 
 MACHINE = "machine"
 PARTS = {
@@ -126,7 +126,7 @@ def machine_phases(course: Course, now: float, earliest: float | None = None) ->
         phase = _phase(course, name, known, now)
         before = (found[-1].name,) if found else ()
         first = earliest if not found else None
-        found.append(Phase(**{**phase, "after": before, "earliest": first}))
+        found.append(Phase(**phase, after=before, earliest=first))
     return found
 
 
@@ -151,7 +151,7 @@ def people_phases(options: TimelineOptions, now: float) -> list[Phase]:
                 working=working,
                 started=started,
                 finished=finished,
-                note="stated in the project file",
+                note="stated",
             )
         )
         last[task.who] = task.name
@@ -163,7 +163,7 @@ def rollout_phases(options: TimelineOptions, after: tuple[str, ...]) -> list[Pha
     found: list[Phase] = []
     for name in options.rollout_phases:
         each = Forecast.exact(options.rollout.each if options.rollout else 0.0)
-        found.append(Phase(name, each, each, (found[-1].name,) if found else after, note="stated in the project file"))
+        found.append(Phase(name, each, each, (found[-1].name,) if found else after, note="stated"))
     return found
 
 
@@ -178,7 +178,26 @@ def all_phases(options: TimelineOptions, course: Course, now: float) -> list[Pha
         for other in task.before:
             if other in waits:
                 waits[other].append(task.name)
-    return [Phase(**{**vars(phase), "after": tuple(dict.fromkeys(waits[phase.name]))}) for phase in found]
+    waiting = [replace(phase, after=tuple(dict.fromkeys(waits[phase.name]))) for phase in found]
+    return _begun_again(in_order(waiting))
+
+
+def _begun_again(ordered: Sequence[Phase]) -> list[Phase]:
+    """The phases, those of the run that went on before what they wait for: they must be done again after it."""
+    done: dict[str, Phase] = {}
+    for phase in ordered:
+        early = phase.driver == MACHINE and phase.started is not None
+        if early and any(done[other].finished is None for other in phase.after):
+            took = phase.duration if phase.finished is None else _took(phase.finished - (phase.started or 0.0))
+            done[phase.name] = replace(phase, duration=took, started=None, finished=None)
+        else:
+            done[phase.name] = phase
+    return list(done.values())
+
+
+def _took(seconds: float) -> Forecast:
+    """The forecast of something that took so long once, on this machine."""
+    return Forecast.lognormal(seconds, RECORD_SPREAD, "measured")
 
 
 def _phase(course: Course, name: str, parts: Sequence[str], now: float) -> dict[str, Any]:
@@ -230,8 +249,7 @@ def _left_by_a_process(course: Course) -> None:
         if actual.finished is None:
             actual.started = None
         elif part in IN_MEMORY and not trained and actual.started is not None:
-            took = actual.finished - actual.started
-            actual.planned = Forecast.lognormal(took, RECORD_SPREAD, "measured")
+            actual.planned = _took(actual.finished - actual.started)
             actual.started = actual.finished = None
 
 

@@ -269,7 +269,7 @@ def _criticality(
         waited = np.max(np.stack([ends[other] for other in phase.after]), axis=0)
         found = np.zeros(last.shape, dtype=bool)
         for other in phase.after:
-            held = on_path[phase.name] & (ends[other] == waited) & ~found
+            held = on_path[phase.name] & (ends[other] == waited) & ~found & (waited <= starts[phase.name])
             if phase.earliest is not None:
                 held &= waited >= phase.earliest
             on_path[other] |= held

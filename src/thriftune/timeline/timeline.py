@@ -83,8 +83,9 @@ def timeline_of(
     phases = all_phases(options, course, now)
     laid = schedule(phases, now, options.buffer, seed)
     deadline_at, chance = _deadline(course, laid, phases, deadline)
+    everywhere = isinstance(deadline, datetime)  # a date holds for users too, a duration for the run alone
     milestones = [
-        _milestone(name, laid, phase, deadline_at, offset, now)
+        _milestone(name, laid, phase, deadline_at if everywhere or phase.driver else None, offset, now)
         for name, phase, offset in _milestones(options, phases, checkpoint_seconds)
     ]
     return Timeline(project, now, options.people.time_zone, laid, tuple(milestones), deadline_at, chance, course.cut)
