@@ -38,5 +38,5 @@ def test_what_it_says_is_what_the_schedule_holds() -> None:
     shown = timeline()
     first, last = span_of(shown)
     assert first <= shown.schedule.slots[0].starts.p50 < last
-    assert "likely to keep the deadline" in chance_said(shown)
+    assert "likely to keep its deadline" in chance_said(shown)
     assert eaten_said(shown) == []

@@ -131,7 +131,7 @@ def test_a_task_that_is_done_or_begun_counts_as_it_went() -> None:
     assert going.schedule.slot("label").phase.duration.p50 == pytest.approx(2 * 3600, rel=0.1)
 
 
-def test_what_the_run_did_before_people_were_ready_is_to_be_done_again() -> None:
+def test_what_a_plan_did_before_people_were_ready_is_to_be_done_again_and_what_a_run_did_is_not() -> None:
     events = [started(START), planned(START, **PARTS, **LATER), *stage("collect", START, START + 10)]
     events += stage("prepare", START + 10, START + 50)
     events += [Recorded("attempt.finished", START + 50, {"outcome": "planned"})]
@@ -142,6 +142,8 @@ def test_what_the_run_did_before_people_were_ready_is_to_be_done_again() -> None
     assert data.phase.duration.p50 == pytest.approx(50)
     assert data.starts.p50 == pytest.approx(START + 60 + 7200, abs=90)
     assert found.schedule.critical_path[:2] == ("label", "data")
+    run = seen(START + 60, *events, started(START + 55), tasks=tasks)
+    assert run.schedule.slot("data").phase.finished == START + 50
     ready = tasks[0] | {"done": "2026-11-24T15:00Z"}
     assert seen(START + 60, *events, tasks=[ready]).schedule.slot("data").phase.finished == START + 50
 

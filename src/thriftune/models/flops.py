@@ -39,7 +39,7 @@ def training_flops(model: nn.Module, tokens: float, row_tokens: float) -> float:
     config: Any = model.config
     text = config.get_text_config()
     a_token += ATTENTION * text.num_hidden_layers * text.hidden_size * row_tokens
-    return a_token * tokens
+    return float(a_token * tokens)
 
 
 def depth(model: nn.Module) -> int:

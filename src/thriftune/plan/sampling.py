@@ -37,8 +37,9 @@ def draws(forecast: Forecast, scores: NDArray[np.float64]) -> NDArray[np.float64
     knots = np.asarray(SCORES)
     place = np.clip(np.searchsorted(knots, scores) - 1, 0, len(knots) - 2)
     slope = (at[place + 1] - at[place]) / (knots[place + 1] - knots[place])
-    values = at[place] + slope * (scores - knots[place])
-    return np.exp(values) if positive else np.maximum(values, 0.0)
+    values: NDArray[np.float64] = at[place] + slope * (scores - knots[place])
+    drawn: NDArray[np.float64] = np.exp(values) if positive else np.maximum(values, 0.0)
+    return drawn
 
 
 def remaining(forecast: Forecast, elapsed: float) -> Forecast:

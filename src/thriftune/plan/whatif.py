@@ -225,8 +225,8 @@ def _of_attempt(number: int, events: Sequence[Any], metric: str, target: float) 
             best = value if best is None else min(best, value) if metric in LOWER_IS_BETTER else max(best, value)
             if step is None and good_enough(value, metric, target):
                 step = data["step"]
-    figures = (None, None, None) if test is None else (test["value"], test.get("low"), test.get("high"))
-    return Reached(number, *figures, step, steps, best)
+    value, low, high = (None if test is None else test.get(name) for name in ("value", "low", "high"))
+    return Reached(number, value, low, high, step, steps, best)
 
 
 def _told(found: Reached, metric: str, target: float) -> str:

@@ -11,7 +11,7 @@ from thriftune.report.wording import duration, money
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 860.0, 480.0, 84.0, 200.0, 44.0, 52.0
 MANTISSAS = (1.0, 2.0, 5.0)
-SECONDS_TICKS = (1, 10, 60, 600, 3600, 6 * 3600, 86_400, 7 * 86_400, 30 * 86_400)
+SECONDS_TICKS = (1.0, 10.0, 60.0, 600.0, 3600.0, 6 * 3600.0, 86_400.0, 7 * 86_400.0, 30 * 86_400.0)
 ROWS, COLUMNS = 16, 72  # in the terminal
 
 
@@ -102,7 +102,7 @@ def _axes(picture: Picture, x: _Scale, y: _Scale, currency: str) -> None:
     for tick in SECONDS_TICKS:
         if x.holds(tick):
             picture.line([(x(tick), TOP), (x(tick), HEIGHT - BOTTOM)], "line", 1)
-            picture.text(x(tick), HEIGHT - BOTTOM + 18, duration(float(tick)), "muted", "middle", 11)
+            picture.text(x(tick), HEIGHT - BOTTOM + 18, duration(tick), "muted", "middle", 11)
     decades = range(math.floor(math.log10(y.low)), math.ceil(math.log10(y.high)) + 1)
     for tick in (mantissa * 10.0**decade for decade in decades for mantissa in MANTISSAS):
         if y.holds(tick):

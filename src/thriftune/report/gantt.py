@@ -13,6 +13,8 @@ from thriftune.timeline.schedule import Slot
 from thriftune.timeline.timeline import Timeline
 
 WIDTH, LEFT, RIGHT, TOP, ROW = 1060.0, 190.0, 24.0, 56.0, 30.0
+LABEL_WIDTH = 95.0  # of a milestone's name
+LEAST_BAR = 2.0
 TICK_SECONDS = (
     1, 5, 15, 60, 300, 900, 3600, 3 * 3600, 6 * 3600, 86_400, 2 * 86_400, 7 * 86_400, 14 * 86_400, 30 * 86_400,
     91 * 86_400, 365 * 86_400,
@@ -34,7 +36,7 @@ def gantt_picture(timeline: Timeline) -> Picture:
     """Bars to the median end, whiskers to the 90th percentile, buffers behind them, milestones, today, the deadline."""
     slots = timeline.schedule.slots
     first, last = span_of(timeline)
-    height = TOP + ROW * (len(slots) + (1 if timeline.milestones else 0)) + 40
+    height = TOP + ROW * (len(slots) + (1.4 if timeline.milestones else 0)) + 40
 
     def x(instant: float) -> float:
         return LEFT + (instant - first) / (last - first) * (WIDTH - LEFT - RIGHT)
@@ -46,15 +48,7 @@ def gantt_picture(timeline: Timeline) -> Picture:
         picture.text(x(at), height - 18, instant_said(at, last - first, timeline), "muted", "middle", 11)
     for number, slot in enumerate(slots):
         _bar(picture, slot, TOP + ROW * number, x)
-    row = TOP + ROW * len(slots) + 12
-    for number, milestone in enumerate(timeline.milestones):
-        at = x(milestone.at.p50)
-        colour = "muted" if milestone.reached else "second"
-        told = f"{milestone.name}: {instant_said(milestone.at.p50, last - first, timeline)}"
-        picture.diamond(at, row, 6, colour, told)
-        anchor = "end" if at > WIDTH - 140 else "start"
-        beside = -9 if anchor == "end" else 9
-        picture.text(at + beside, row + (9 if number % 2 else -3), milestone.name, "muted", anchor, 10)
+    _milestones(picture, timeline, TOP + ROW * len(slots) + 12, x)
     if first <= timeline.now <= last:
         picture.line([(x(timeline.now), TOP - 8), (x(timeline.now), height - 34)], "second", 1.2, "2 3")
         picture.text(x(timeline.now), TOP - 12, "now", "second", "middle", 11)
@@ -99,8 +93,8 @@ def gantt_text(timeline: Timeline, width: int) -> list[tuple[str, str]]:
     for milestone in timeline.milestones:
         cells[column(milestone.at.p50)] = "◆"
     lines.append((f"{'milestones':<{margin}} {''.join(cells).rstrip()}", "magenta"))
-    begin, end = (instant_said(at, last - first, timeline) for at in (first, last))
-    lines.append((" " * (margin + 1) + begin + end.rjust(columns - len(begin)), "dim"))
+    left, right = (instant_said(at, last - first, timeline) for at in (first, last))
+    lines.append((" " * (margin + 1) + left + right.rjust(columns - len(left)), "dim"))
     return lines
 
 
@@ -115,7 +109,9 @@ def chance_said(timeline: Timeline) -> str:
     said = f"ends {last} as likely as not, by {late} nine times in ten"
     if timeline.chance is None:
         return said
-    kept = f"{share(timeline.chance)} likely to keep the deadline"
+    if all(slot.phase.finished is not None for slot in timeline.schedule.slots if slot.phase.driver):
+        return f"{said}; the run {'kept' if timeline.chance == 1 else 'missed'} its deadline"
+    kept = f"the run is {share(timeline.chance)} likely to keep its deadline"
     return f"{said}; {kept}" + (" with training cut to it" if timeline.cut else "")
 
 
@@ -165,12 +161,32 @@ def _bar(picture: Picture, slot: Slot, top: float, x: Callable[[float], float]) 
     begin, end = x(slot.starts.p50), x(slot.ends.p50)
     picture.rect(end, middle - 5, x(slot.ends.p50 + slot.buffer_left) - end, 10, "faint", said, 0)
     colour = "second" if slot.critical and phase.finished is None else BARS[state(slot)]
-    picture.rect(begin, middle - 8, end - begin, 16, colour, said)
+    picture.rect(begin, middle - 8, max(end - begin, LEAST_BAR), 16, colour, said)
     if phase.finished is None and p90(slot) > slot.ends.p50:
         picture.line([(end, middle), (x(p90(slot)), middle)], "muted", 2)
         picture.line([(x(p90(slot)), middle - 5), (x(p90(slot)), middle + 5)], "muted", 2)
     if phase.finished is not None and slot.planned_end > slot.planned_start:
         picture.line([(x(slot.planned_start), middle + 11), (x(slot.planned_end), middle + 11)], "line", 3)
+
+
+def _milestones(picture: Picture, timeline: Timeline, row: float, x: Callable[[float], float]) -> None:
+    """A diamond each; the names of those that stand together on one label."""
+    together: list[tuple[float, list[str]]] = []
+    for milestone in sorted(timeline.milestones, key=lambda one: one.at.p50):
+        at = x(milestone.at.p50)
+        colour = "muted" if milestone.reached else "second"
+        picture.diamond(at, row, 6, colour, f"{milestone.name}: {_local(milestone.at.p50, timeline)}")
+        if together and at - together[-1][0] < LABEL_WIDTH * len(together[-1][1]):
+            together[-1][1].append(milestone.name)
+        else:
+            together.append((at, [milestone.name]))
+    for at, names in together:
+        anchor = "end" if at > WIDTH - LABEL_WIDTH * len(names) else "start"
+        picture.text(at, row + 20, ", ".join(names), "muted", anchor, 10)
+
+
+def _local(instant: float, timeline: Timeline) -> str:
+    return f"{utc(instant).astimezone(ZoneInfo(timeline.zone)):%Y-%m-%d %H:%M:%S}"
 
 
 def _marked(timeline: Timeline, first: float, last: float, columns: int, column: Callable[[float], int]) -> list[str]:

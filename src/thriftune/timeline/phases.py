@@ -74,6 +74,7 @@ class Course:
         deadline_at: of the project, where a first run has fixed it.
         running: whether a process is at work, as far as the events tell.
         ended: whether the attempt came to its end.
+        only_planned: whether nothing but a plan was made in it.
         steps: the last training step, the steps planned, and the seconds of the latest steps.
         cut: whether training was cut to the limits in the latest plan.
     """
@@ -84,6 +85,7 @@ class Course:
     deadline_at: float | None = None
     running: bool = False
     ended: bool = False
+    only_planned: bool = False
     steps: tuple[int, int, list[float]] = (0, 0, [])
     cut: bool = False
 
@@ -96,10 +98,11 @@ def course_of(events: Iterable[Recorded]) -> Course:
         if event.kind == "attempt.started":
             course.began = data["started_at"] if course.began is None else course.began
             course.deadline_at = data["deadline_at"] if data.get("deadline_fixed") else None
-            course.running, course.ended = True, False
+            course.running, course.ended, course.only_planned = True, False, False
             _left_by_a_process(course)
         elif event.kind == "attempt.finished":
             course.running, course.ended = False, data["outcome"] == "done"
+            course.only_planned = data["outcome"] == "planned"
             if not course.ended:
                 _left_by_a_process(course)
         elif event.kind == "plan.made":
@@ -179,11 +182,12 @@ def all_phases(options: TimelineOptions, course: Course, now: float) -> list[Pha
             if other in waits:
                 waits[other].append(task.name)
     waiting = [replace(phase, after=tuple(dict.fromkeys(waits[phase.name]))) for phase in found]
-    return _begun_again(in_order(waiting))
+    ordered = in_order(waiting)
+    return _begun_again(ordered) if course.only_planned else ordered
 
 
 def _begun_again(ordered: Sequence[Phase]) -> list[Phase]:
-    """The phases, those of the run that went on before what they wait for: they must be done again after it."""
+    """The phases, those that a plan went through before people were ready: they must be done again after them."""
     done: dict[str, Phase] = {}
     for phase in ordered:
         early = phase.driver == MACHINE and phase.started is not None
@@ -278,4 +282,4 @@ def _hours(task: PersonTask) -> Forecast:
 
 
 def _forecast(part: Mapping[str, Any]) -> Forecast:
-    return Forecast(*(float(part[name]) for name in ("p5", "p25", "p50", "p75", "p95")), part["basis"])
+    return Forecast.of((float(part[name]) for name in ("p5", "p25", "p50", "p75", "p95")), str(part["basis"]))

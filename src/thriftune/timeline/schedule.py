@@ -169,7 +169,8 @@ def schedule(phases: Sequence[Phase], now: float, buffer: float, seed: int = 0, 
 
     ordered = in_order(phases)
     random = np.random.default_rng(seed)
-    starts, ends = {}, {}
+    starts: dict[str, Instants] = {}
+    ends: dict[str, Instants] = {}
     scores: dict[str, Instants] = {}
     for phase in ordered:
         own = random.standard_normal(size)  # drawn for each, so that a phase more leaves the others as they are
