@@ -32,6 +32,8 @@ def test_a_question_is_answered_beside_the_plan_and_the_project_file_stays_as_it
     assert line.rows("SELECT total_nano FROM budgets")[0][0] == 5 * 10**9
     assert asked["price"] == "3.6 USD an hour, compute.price_per_hour"
     assert asked["price_age_days"] is None
+    assert [phase["name"] for phase in again["timeline"]["phases"]][-2:] == ["training", "evaluation"]
+    assert again["timeline"]["deadline_at"] is not None
 
 
 def test_what_cannot_be_done_says_what_could(line) -> None:

@@ -58,6 +58,8 @@ def test_a_whole_section_is_read() -> None:
         ({"tasks": [{"name": "data", "who": "b", "hours": 5}]}, "name of its own"),
         ({"tasks": [{"name": "a", "who": "b", "hours": 5}] * 2}, "name of its own"),
         ({"tasks": [{"name": "a", "who": "b", "hours": 5, "done": "soon"}]}, "an instant such as"),
+        ({"tasks": [{"name": "a", "who": "b", "hours": 5, "after": "evaluation", "before": "data"}]}, "found"),
+        ({"tasks": [{"name": "a", "who": "b", "hours": 5, "after": "a"}]}, "a > a"),
         ({"rollout": {"each": "1d", "shares": [50, 10]}}, "rising shares"),
         ({"rollout": {"each": "1d", "shares": [10, 90]}}, "the last 100"),
         ({"rollout": {}}, "Field required"),

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from thriftune.errors import BadInput
 from thriftune.timeline.options import TimelineOptions
 from thriftune.timeline.timeline import Timeline, timeline_of
 from timeline_for_tests import LATER, PARTS, START, Recorded, planned, stage, started
@@ -148,12 +147,22 @@ def test_what_a_plan_did_before_people_were_ready_is_to_be_done_again_and_what_a
     assert seen(START + 60, *events, tasks=[ready]).schedule.slot("data").phase.finished == START + 50
 
 
-def test_tasks_that_wait_for_each_other_are_refused() -> None:
-    tasks = [
-        {"name": "a", "who": "ana", "hours": 1, "after": "evaluation", "before": "data"},
-    ]
-    with pytest.raises(BadInput, match="wait for each other"):
-        seen(START, started(START), planned(START, **PARTS, **LATER), tasks=tasks)
+def test_a_part_that_the_phases_do_not_name_goes_with_the_one_before_it() -> None:
+    parts = {"collect": 10.0, "prepare": 20.0, "census": 70.0, "baselines": 30.0, "train": 600.0}
+    found = seen(START, started(START), planned(START, **parts))
+    assert found.schedule.slot("data").phase.duration.p50 == pytest.approx(100)
+    assert found.schedule.ends.p50 == pytest.approx(START + 730)
+    events = [*stage("collect", START, START + 10), *stage("prepare", START + 10, START + 30)]
+    going = seen(START + 40, started(START), planned(START, **parts), *events, *stage("census", START + 30))
+    assert going.schedule.slot("data").phase.finished is None
+    done = seen(
+        START + 99,
+        started(START),
+        planned(START, **parts),
+        *events,
+        Recorded("attempt.finished", START + 50, {"outcome": "done"}),
+    )
+    assert all(slot.phase.finished is not None for slot in done.schedule.slots)
 
 
 def test_the_deadline_is_the_one_that_the_first_run_fixed() -> None:

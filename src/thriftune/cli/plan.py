@@ -43,11 +43,13 @@ def show_plan(
 ) -> None:
     """Print the plan, what was asked of it, and with `compare` the same run elsewhere."""
     from thriftune.cli.compare import compared, comparison_json, show_comparison, write_frontier
+    from thriftune.cli.timeline import read_timeline
     from thriftune.cli.whatif import answer_json, show_answer
+    from thriftune.timeline.exports import to_json
 
     plan, asked = found.before, found.question.asks
     if as_json:
-        told = plan_json(project, plan)
+        told = plan_json(project, plan) | {"timeline": to_json(read_timeline(project))}
         if asked:
             told["what_if"] = answer_json(found)
         if compare:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import date, datetime, time
+from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -203,7 +204,27 @@ class TimelineOptions(Options):
             for other in (*task.after, *task.before):
                 if other not in known:
                     raise ValueError(f"tasks after and before {', '.join(sorted(known))} (found {other})")
+        circle = self._circle()
+        if circle:
+            raise ValueError(f"tasks of which each can end before the next begins (found {' > '.join(circle)})")
         return self
+
+    def _circle(self) -> list[str]:
+        """Names of which each waits for the one before, the last being the first; empty where there are none."""
+        line = [*MACHINE_PHASES, *self.rollout_phases]
+        waits = {name: set(line[:place][-1:]) for place, name in enumerate(line)}
+        last: dict[str, str] = {}
+        for task in self.tasks:
+            waits[task.name] = {*task.after, *([last[task.who]] if task.who in last else [])}
+            last[task.who] = task.name
+        for task in self.tasks:
+            for other in task.before:
+                waits[other].add(task.name)
+        try:
+            TopologicalSorter(waits).prepare()
+        except CycleError as error:
+            return list(error.args[1])
+        return []
 
     @property
     def rollout_phases(self) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ PARTS = {
     "training": ("train", "save"),
     "evaluation": ("open", "tuned", "verdict", "report", "exit"),
 }
+PHASE_OF = {part: name for name, parts in PARTS.items() for part in parts}
 IN_MEMORY = ("imports", "encode", "load", "probe")  # parts that the next process does again
 SILENT = ("save", "exit")  # parts that no event tells the end of: they go with what stands before them
 PERSON_SPREAD = 0.5  # people's hours, 95th percentile over the median, where the project file states none
@@ -74,6 +75,8 @@ class Course:
         deadline_at: of the project, where a first run has fixed it.
         running: whether a process is at work, as far as the events tell.
         ended: whether the attempt came to its end.
+        ended_at: when its last process ended.
+        others: parts that `PARTS` does not name, with the phase that they go with.
         only_planned: whether nothing but a plan was made in it.
         steps: the last training step, the steps planned, and the seconds of the latest steps.
         cut: whether training was cut to the limits in the latest plan.
@@ -85,6 +88,8 @@ class Course:
     deadline_at: float | None = None
     running: bool = False
     ended: bool = False
+    ended_at: float = 0.0
+    others: dict[str, str] = field(default_factory=dict)
     only_planned: bool = False
     steps: tuple[int, int, list[float]] = (0, 0, [])
     cut: bool = False
@@ -103,10 +108,12 @@ def course_of(events: Iterable[Recorded]) -> Course:
         elif event.kind == "attempt.finished":
             course.running, course.ended = False, data["outcome"] == "done"
             course.only_planned = data["outcome"] == "planned"
+            course.ended_at = event.at
             if not course.ended:
                 _left_by_a_process(course)
         elif event.kind == "plan.made":
             course.plan = {part["what"]: _forecast(part) for part in data["parts"]}
+            _place(course)
             course.cut = bool(data["cut"])
         elif event.kind == "stage.started":
             _begin(course, data["stage"], event.at)
@@ -123,7 +130,8 @@ def machine_phases(course: Course, now: float, earliest: float | None = None) ->
     """The phases of the run, one after the other, with what has already happened."""
     found: list[Phase] = []
     for name, parts in PARTS.items():
-        known = [part for part in parts if part in course.plan or part in course.actuals]
+        own = (*parts, *(part for part, phase in course.others.items() if phase == name))
+        known = [part for part in own if part in course.plan or part in course.actuals]
         if not known:
             continue
         phase = _phase(course, name, known, now)
@@ -213,6 +221,10 @@ def _phase(course: Course, name: str, parts: Sequence[str], now: float) -> dict[
     planned = total([_planned(course, part, actual) for part, actual in zip(parts, actuals, strict=True)])
     left = [_left(course, part, actual, now) for part, actual in zip(parts, actuals, strict=True)]
     ended = max((actual.finished for actual in telling if actual.finished is not None), default=None)
+    if course.ended and not finished:  # what was left out on the way is over with the run
+        finished, ended = True, course.ended_at if ended is None else ended
+        begun = begun or [course.ended_at if ended is None else ended]
+        left = []
     return {
         "name": name,
         "duration": total(left),
@@ -246,6 +258,15 @@ def _left(course: Course, part: str, actual: Actual, now: float) -> Forecast:
     return remaining(foretold, now - actual.started)
 
 
+def _place(course: Course) -> None:
+    """Parts that no phase names go with the part before them."""
+    phase = next(iter(PARTS))
+    for part in course.plan:
+        phase = PHASE_OF.get(part, phase)
+        if part not in PHASE_OF:
+            course.others.setdefault(part, phase)
+
+
 def _left_by_a_process(course: Course) -> None:
     """What ended with a process: parts that were half-done, and those that live in its memory, are begun again."""
     trained = course.actuals.get("train", Actual()).finished is not None
@@ -258,7 +279,7 @@ def _left_by_a_process(course: Course) -> None:
 
 
 def _begin(course: Course, part: str, at: float) -> None:
-    if not any(part in parts for parts in PARTS.values()):
+    if part not in PHASE_OF and part not in course.others:
         return
     actual = course.actuals.setdefault(part, Actual())
     if part in course.plan:
