@@ -5,8 +5,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from line_for_tests import classifier
-from models_for_tests import bert_folder
+from line_for_tests import chat, classifier
+from models_for_tests import bert_folder, llama_folder
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +78,47 @@ def test_a_comparison_has_every_market_a_choice_with_reasons_and_a_picture(line)
     assert "not measured, but foretold" in ended.stdout
     assert "AWS Spot Instance Advisor" in ended.stdout
     assert json.dumps(told)  # plain values, no NaN
+
+
+def test_for_chat_managed_tuning_stands_beside_it(tmp_path) -> None:
+    line = chat(tmp_path / "tickets", llama_folder(tmp_path / "llama"), tmp_path / "home")
+    told = line.json("plan", "--compare")
+    managed = [option for option in told["compare"]["options"] if option["kind"] == "managed"]
+    assert {option["name"].partition(":")[0] for option in managed} == {"openai"}
+    for option in managed:
+        assert option["time_s"] is None
+        assert option["price_is_old"]
+        assert "how long it takes is not known" in option["why_not"]
+        per_million = float(option["price"].partition(" ")[0])
+        assert option["cost"]["p50"] == pytest.approx(told["tokens"] * per_million / 1e6)
+
+
+def test_a_timeline_follows_a_run_from_its_plan_to_its_end(tmp_path) -> None:
+    line = classifier(tmp_path / "films", bert_folder(tmp_path / "bert"), tmp_path / "home", epochs=2)
+    ended = line.do("timeline")
+    assert ended.returncode == 2
+    assert "run `thriftune plan` first" in ended.stderr
+    with (line.folder / "thriftune.yaml").open("a") as file:
+        file.write("timeline: {tasks: [{name: review, who: bo, hours: 2, after: evaluation}]}\n")
+    line.run_killed_at("step.done")
+    killed = line.json("timeline")
+    states = {phase["name"]: phase["state"] for phase in killed["phases"]}
+    assert (states["data"], states["training"], states["review"]) == ("done", "at work", "to come")
+    assert killed["deadline_at"] is not None
+    assert 0 <= killed["chance"] <= 1
+    assert line.do("run").returncode == 0
+    done = line.json("timeline")
+    states = {phase["name"]: phase["state"] for phase in done["phases"]}
+    assert states == {
+        **dict.fromkeys(("data", "baselines", "set-up", "training", "evaluation"), "done"),
+        "review": "to come",
+    }
+    assert done["chance"] == 1.0
+    told = line.json("report")["schedule"]
+    assert [phase["name"] for phase in told["phases"]] == [phase["name"] for phase in done["phases"]]
+    for name in ("plan.ics", "plan.csv", "plan.mmd"):
+        assert line.do("timeline", "--export", name).returncode == 0
+        assert "review" in (line.folder / name).read_text()
+    assert line.do("timeline", "--export", "plan.pdf").returncode == 2
+    page = (line.folder / ".thriftune" / "reports" / "attempt-1.html").read_text()
+    assert "Gantt chart of films" in page
