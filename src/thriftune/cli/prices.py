@@ -110,7 +110,7 @@ def unset_price(
             expected="a machine that `thriftune prices set` gave a price",
             way_out="`thriftune prices list` shows them as stated",
         )
-    print(f"{count} price{'' if count == 1 else 's'} of {machine} taken back, and kept in the history")
+    print(f"{_prices(count)} of {machine} taken back, and kept in the history")
 
 
 def price_history(
@@ -154,9 +154,13 @@ def update_prices(
     now = SystemClock().now()
     done = update_table(now, origin) if origin and is_table(origin) else update(now, origin or CATALOGUE_URL)
     for provider, rows in done.rows.items():
-        print(f"{provider}: {rows} prices")
+        print(f"{provider}: {_prices(rows)}")
     if done.absent:
         print(f"not in the catalogue: {', '.join(done.absent)}")
     if done.replaced:
-        print(f"{done.replaced} prices changed; what they were is in `thriftune prices history`")
+        print(f"{_prices(done.replaced)} changed; what they were is in `thriftune prices history`")
     print(f"wrote {done.path}")
+
+
+def _prices(count: int) -> str:
+    return f"{count} price{'' if count == 1 else 's'}"

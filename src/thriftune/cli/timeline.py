@@ -60,18 +60,19 @@ def read_timeline(project: Project, attempt: int | None = None) -> Timeline:
     """
     from thriftune.cli.records import opened
     from thriftune.clock import SystemClock
+    from thriftune.events import latest_attempt
     from thriftune.report.build import no_such_attempt
-    from thriftune.report.load import read_events
+    from thriftune.report.load import reader
+    from thriftune.timeline.phases import KINDS
     from thriftune.timeline.timeline import timeline_of
 
     file = project.file
     with opened(project) as store:
-        events = [] if store is None else read_events(store, file.name)
-    latest = max((event.attempt for event in events), default=0)
-    wanted = latest if attempt is None else attempt
-    own = [event for event in events if event.attempt == wanted]
-    if attempt is not None and not own:
-        raise no_such_attempt(attempt, events)
+        latest = None if store is None else latest_attempt(store, file.name)
+        wanted = attempt or (0 if latest is None else latest.attempt)
+        own = [] if store is None else reader(store, file.name).read(attempt=wanted, kinds=KINDS)
+        if attempt is not None and not own:
+            raise no_such_attempt(attempt, [] if store is None else reader(store, file.name).read(kinds=KINDS[:1]))
     found = timeline_of(
         file.name,
         file.timeline,

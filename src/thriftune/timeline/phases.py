@@ -18,6 +18,7 @@ from thriftune.timeline.options import PersonTask, TimelineOptions
 from thriftune.timeline.schedule import Phase, in_order
 
 MACHINE = "machine"
+KINDS = ("attempt.started", "attempt.finished", "plan.made", "stage.started", "stage.finished", "training.step")
 PARTS = {
     "data": ("collect", "prepare"),
     "baselines": ("baselines",),
