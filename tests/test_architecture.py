@@ -22,6 +22,7 @@ LAYERS = (
     "metrics models tasks managed",
     "collect prepare train evaluate search select deploy monitor",
     "plan",
+    "timeline",
     "report",
     "project",
     "session",

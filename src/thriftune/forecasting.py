@@ -7,7 +7,7 @@ that the report holds against what happened.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from thriftune.budget.forecast import Forecast, largest, total
@@ -17,7 +17,10 @@ from thriftune.managed.backends import provider_of
 from thriftune.managed.job import at_work
 from thriftune.memory import resident_bytes, usable_bytes
 from thriftune.money.tokens import CATEGORY
-from thriftune.plan.plan import PHASES, Plan
+from thriftune.plan.outlook import Outlook
+from thriftune.plan.plan import PHASES, Limits, Part, Plan
+from thriftune.plan.whatif import Answer, Question, asked_limits, most_rows, reached
+from thriftune.plan.workload import FLOPS_PART, Workload
 from thriftune.prepare import prepare
 from thriftune.search.options import allowance
 from thriftune.select import select
@@ -242,6 +245,7 @@ def forecast(session: Session, bench: Bench) -> Plan:
         planned_steps=affordable_steps(session, bench),
         full_steps=work.full_steps,
         tokens=int(work.train.lengths.sum()) * work.recipe.epochs,
+        workload=workload_of(session, bench),
     )
     training, evaluation = plan.phase("training"), plan.phase("evaluation")
     if not plan.fits_whole:
@@ -255,6 +259,7 @@ def forecast(session: Session, bench: Bench) -> Plan:
     for phase in phases:
         _tell(session, phase, "memory_bytes", session.outlook.memory[phase])
     _warn_of_memory(session, session.outlook.memory["training"])
+    tell_plan(session, None if plan.fits_whole else training)
     return plan
 
 
@@ -278,17 +283,163 @@ def forecast_managed(session: Session, plan: Plan, job: Forecast, answers_upper:
     _tell(session, "total", "cost", total([whole.scaled(price), *bought.values()]))
 
 
-def affordable_steps(session: Session, bench: Bench) -> int:
-    """The steps that training would begin with, if it began now and what comes before it were done."""
+def tell_plan(session: Session, cut: Forecast | None = None) -> None:
+    """Record every part that is to come with its forecast, for the timeline.
+
+    Args:
+        cut: training's seconds where the limits cut it.
+    """
+    parts = []
+    for part in session.outlook.parts.values():
+        seconds = cut if cut is not None and part.what == "train" else part.seconds
+        quantiles = dict(zip(("p5", "p25", "p50", "p75", "p95"), seconds.quantiles(), strict=True))
+        parts.append({"phase": part.phase, "what": part.what, **quantiles, "basis": seconds.basis})
+    session.context.events.emit("plan.made", parts=parts, cut=cut is not None)
+
+
+def workload_of(session: Session, bench: Bench) -> Workload:
+    """What the run asks of a machine; the speed of this one is noted in the record."""
+    from thriftune.models.flops import depth, training_flops
+
+    file = session.project.file
+    work, record = bench.work, session.record
+    reference = file.model_references[0]
+    padded = work.mean_step_tokens * work.full_steps
+    flops = training_flops(bench.model, padded, float(work.train.lengths.mean()))
+    seconds = bench.costs.by_phase()[0] * padded
+    record.add(f"{FLOPS_PART}/{work.task.name}", seconds, flops / 1e12)
+    priors = {"imports": PRIOR_IMPORTS, f"load/{reference}": PRIOR_LOAD}
+    restart = [record.forecast(what, prior=prior) for what, prior in priors.items()]
+    probing = record.forecast(f"probe/{reference}", prior=KINDS[file.objective.task].probe_seconds)
+    encoding = record.forecast(f"encode/{reference}", len(work.train) + len(work.validation), PRIOR_ENCODE_ROW)
+    begun = [record.forecast(what) for what in ("start", "collect", "prepare")]
+    return Workload(
+        flops=flops,
+        updates=work.full_steps,
+        layers=depth(bench.model),
+        tokens=int(work.train.lengths.sum()) * work.recipe.epochs,
+        flops_per_second=flops / seconds,
+        again=total([*begun, *restart, encoding, probing]),
+        restart=total(restart),
+        checkpoint_seconds=file.train.checkpoint_seconds,
+        managed=kind_of(file.objective.task).generates_when_asked,
+    )
+
+
+def affordable_steps(
+    session: Session,
+    bench: Bench,
+    limits: Limits | None = None,
+    outlook: Outlook | None = None,
+    full_steps: int | None = None,
+) -> int:
+    """The steps that training would begin with, if it began now and what comes before it were done.
+
+    Args:
+        limits: other ones than the session's.
+        outlook: another one than the session's.
+        full_steps: another number than that of the data's epochs.
+    """
     from thriftune.train import train
 
-    remaining = session.limits().seconds - session.outlook.before("train").p50
-    tail = session.outlook.after("train") + TAIL_FLOOR
+    limits, outlook = limits or session.limits(), outlook or session.outlook
+    remaining = limits.seconds - outlook.before("train").p50
+    tail = outlook.after("train") + TAIL_FLOOR
     options = session.project.file.train
     governor = train.governor_of(
         bench.work, bench.costs, None, options, lambda: remaining, tail, session.project.file.plan.dead_band
     )
+    if full_steps is not None:
+        governor = replace(governor, full_steps=full_steps)
     return train.best_way(bench.work, bench.costs, options, governor)[1]
+
+
+def answer(session: Session, bench: Bench, splits: Splits, plan: Plan, question: Question) -> Answer:
+    """The plan as asked, beside the one that the project file gives; nothing is recorded and nothing changed.
+
+    Args:
+        plan: by the project file.
+        question: what is asked.
+    """
+    file, context = session.project.file, session.context
+    size = size_of(splits)
+    if not question.asks:
+        return Answer(question, plan, plan, (round(size.rows), round(size.rows)), bench.work.recipe.epochs)
+    balance = context.ledger.balance()
+    begun = balance.deadline_at is not None
+    limits = asked_limits(plan.limits, question, balance.total, begun, context.clock.now())
+    rows = round(size.rows)
+    asked = rows if question.rows is None else question.rows
+
+    def plan_of(number: int) -> Plan:
+        return _plan_of(session, bench, plan, limits, size, number)
+
+    after = plan_of(asked)
+    found = Answer(question, plan, after, (rows, asked), bench.work.recipe.epochs)
+    if found.outcome != "whole":
+        found = replace(found, most_rows=most_rows(plan_of, asked))
+    if question.target is None:
+        return found
+    stated = file.objective.target
+    metric = (stated.metric if stated else None) or kind_of(file.objective.task).metrics[0]
+    seen = reached(context.events.read(kinds=["evaluation.scores", "training.validation"]), metric, question.target)
+    steps = next((one.step for one in seen if one.step is not None), None)
+    shorter = None if steps is None else _plan_of(session, bench, plan, limits, size, asked, steps)
+    return replace(found, metric=metric, reached=seen, target_plan=shorter)
+
+
+def _plan_of(
+    session: Session, bench: Bench, plan: Plan, limits: Limits, size: Size, rows: int, steps: int | None = None
+) -> Plan:
+    """The plan for another number of rows, or for fewer steps: what grows with the rows is taken that many times.
+
+    Args:
+        size: of the data that is there.
+        rows: instead of its own.
+        steps: of training; all epochs by default.
+    """
+    from thriftune.train import train
+
+    file = session.project.file
+    factor = rows / size.rows
+    other = Size(rows, size.train * factor, size.test * factor, size.classes)
+    outlook = Outlook(memory=dict(session.outlook.memory))
+    if rows != round(size.rows):
+        outlook.expect("collect", "collection", collect.estimate(file.data, session.project.folder).scaled(factor))
+        outlook.expect("prepare", "collection", session.record.forecast("prepare").scaled(factor))
+        encoded = session.record.forecast(f"encode/{file.model_references[0]}", rows, PRIOR_ENCODE_ROW)
+        outlook.expect("encode", "training", encoded)
+    task = file.objective.task
+    answers = Forecast.lognormal(bench.answering.row_seconds, ANSWER_SPREAD, "probe").scaled(
+        asked_rows(session, other.test)
+    )
+    measuring = session.record.forecast(f"measure-relative/{task}", measuring_seconds(session, other))
+    grown = {
+        "baselines": session.record.forecast(f"baselines-relative/{task}", baselines_seconds(session, other)),
+        "verdict": session.record.forecast(f"verdict-relative/{task}", verdict_seconds(session, other)),
+        "untuned": total([answers, measuring]),
+        "tuned": total([answers, measuring]),
+    }
+    full_steps = max(1, round(plan.full_steps * factor)) if steps is None else steps
+    for name, part in session.outlook.parts.items():
+        if name == "train":
+            seconds, least = part.seconds.scaled(factor), part.minimum
+            if steps is not None:
+                every, _ = train.validate_every(bench.work, bench.costs)
+                seconds = train.estimate(bench.work, bench.costs, every, steps, file.train)
+            outlook.parts[name] = Part(part.phase, name, seconds, least)
+        else:
+            same = rows == round(size.rows)
+            outlook.parts[name] = part if same else replace(part, seconds=grown.get(name, part.seconds))
+    planned = min(full_steps, affordable_steps(session, bench, limits, outlook, full_steps))
+    workload = plan.workload
+    if workload is not None:
+        share = full_steps / max(1, plan.full_steps)
+        workload = replace(
+            workload, flops=workload.flops * share, updates=full_steps, tokens=round(workload.tokens * share)
+        )
+    tokens = round(plan.tokens * factor)
+    return outlook.plan(limits, full_steps=full_steps, planned_steps=planned, tokens=tokens, workload=workload)
 
 
 def tell_actuals(session: Session) -> None:

@@ -20,12 +20,14 @@ from thriftune.artifacts import Artifact, recipe_key
 from thriftune.budget.forecast import Forecast
 from thriftune.budget.record import machine_class
 from thriftune.collect import collect
+from thriftune.errors import BadInput
 from thriftune.evaluate.types import Scores
 from thriftune.forecasting import (
     ANSWER_SPREAD,
     TAIL_FLOOR,
     Answering,
     Bench,
+    answer,
     asked_rows,
     baselines_seconds,
     expect_all,
@@ -36,6 +38,7 @@ from thriftune.forecasting import (
     measuring_seconds,
     size_of,
     tell_actuals,
+    tell_plan,
     verdict_seconds,
 )
 from thriftune.managed.backends import provider_of
@@ -44,6 +47,7 @@ from thriftune.models.files import folder_files
 from thriftune.models.gguf import gguf_file
 from thriftune.models.reference import ModelReference
 from thriftune.plan.plan import Plan
+from thriftune.plan.whatif import Answer, Question
 from thriftune.prepare import prepare
 from thriftune.project.project import Project
 from thriftune.session import Listener, Session, Span, open_session, recipe_text
@@ -99,17 +103,37 @@ def run(
 
 def plan(project: Project, listeners: Sequence[Listener] = ()) -> Plan:
     """What a run will take: the data is prepared and real steps are probed, which is metered like everything else."""
+    return ask(project, Question(), listeners).before
+
+
+def ask(project: Project, question: Question, listeners: Sequence[Listener] = ()) -> Answer:
+    """The plan, and what it would be under another budget, deadline, target or number of rows."""
     with open_session(project, listeners, begins=False) as session:
         _begin(session)
-        splits = _data(session)
+        splits = _data(session, must_land=not question.asks)
         if not _is_trained_here(project):
             from thriftune import managed_line
 
-            return managed_line.priced(session, splits, managed_line.ordered(session, splits))[0]
+            _refuse_to_guess(question)
+            quoted = managed_line.priced(session, splits, managed_line.ordered(session, splits))[0]
+            rows = round(size_of(splits).rows)
+            return Answer(question, quoted, quoted, (rows, rows), project.file.train.epochs or 0)
         _import(session)
         work = _encode(session, splits)
         bench = _bench(session, splits, work)
-        return forecast(session, bench)
+        made = forecast(session, bench)
+        return answer(session, bench, splits, made, question)
+
+
+def _refuse_to_guess(question: Question) -> None:
+    if question.asks:
+        raise BadInput(
+            "what-if questions are about training on this machine",
+            where="thriftune plan",
+            found="a model that its provider tunes",
+            expected="thriftune plan without --budget, --deadline, --target or --rows",
+            way_out="change the project file and plan again; a plan of a managed model sends no job",
+        )
 
 
 def _is_trained_here(project: Project) -> bool:
@@ -167,6 +191,7 @@ def _begin(session: Session) -> None:
         versions={name: version(name) for name in VERSIONS} | {"python": platform.python_version()},
         started_at=context.clock.now() - context.meter.seconds_used(),
         deadline_at=context.meter.deadline_at,
+        deadline_fixed=context.ledger.balance().deadline_at is not None,
         budget=str(file.budget.total),
         currency=file.budget.currency,
         price_per_hour=str(context.meter.price_per_hour),
@@ -176,13 +201,15 @@ def _begin(session: Session) -> None:
         context.events.emit("warning", where="prices", what=text)
     session.record.add("start", context.meter.seconds_used())
     expect_all(session)
+    tell_plan(session)
 
 
-def _data(session: Session) -> Splits:
-    """Sources into splits."""
+def _data(session: Session, must_land: bool = True) -> Splits:
+    """Sources into splits; refused at once where the rest cannot fit, unless it need not land."""
     file, context = session.project.file, session.context
     _check_model_folders(session.project)
-    session.plan().require()
+    if must_land:
+        session.plan().require()
     with session.part("collect", metered=False):
         corpus = collect.run(file.data, file.objective.task, file.collect, context, session.project.folder)
     session.outlook.sharpen("prepare", prepare.estimate(corpus.characters))

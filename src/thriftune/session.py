@@ -39,7 +39,7 @@ LAST_PHASE = "evaluation"
 DATABASE_VARIABLE = "THRIFTUNE_DATABASE_URL"
 DATABASE_FILE = "thriftune.db"
 STARTING_LOCK = "starting.lock"
-NOT_IN_RECIPE = ("budget", "deadline", "compute", "plan", "deploy")
+NOT_IN_RECIPE = ("budget", "deadline", "compute", "plan", "deploy", "timeline")
 
 UNFINISHED = (None, "planned", "interrupted", "failed")  # outcomes after which the same recipe goes on
 
@@ -93,8 +93,9 @@ class Session:
         """What may still be used, as of now."""
         meter = self.context.meter
         price = meter.price_per_hour
+        left = meter.remaining_money()
         to_buy = sum(self.to_buy.values(), Decimal(0))
-        money = meter.remaining_money() - to_buy
+        money = left - to_buy
         ends = meter.deadline_at
         now = self.context.clock.now()
         return Limits(
@@ -106,6 +107,7 @@ class Session:
             spent_before=self.spent_before,
             to_buy=to_buy,
             elapsed_before=max(0.0, now - meter.seconds_used() - self.first_run_at),
+            money_left=left,
         )
 
     def upper(self, what: str) -> float:

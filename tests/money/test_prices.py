@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from thriftune.errors import BadInput
 from thriftune.money import catalogue, prices
+from thriftune.money.history import set_price
 from thriftune.money.prices import LocalMachine, Price, PriceTable, local_price
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC).timestamp()
@@ -122,7 +123,7 @@ def test_a_stated_price_stands_above_the_catalogue_in_every_region(home: Path) -
     table = PriceTable.load()
     own = table.own_price("p5.48xlarge", Decimal("12.5"), "", "", "on-demand", "USD")
     assert own.accelerator == "H100"
-    prices.set_price(own)
+    set_price(own, NOW)
     for region in (None, "us-east-1", "somewhere-else"):
         assert PriceTable.load().find("p5.48xlarge", region).per_hour == Decimal("12.5")
     assert (home / "my-prices.csv").exists()
@@ -130,7 +131,7 @@ def test_a_stated_price_stands_above_the_catalogue_in_every_region(home: Path) -
 
 
 def test_a_machine_that_the_table_lacks_can_be_given_a_price() -> None:
-    prices.set_price(PriceTable.load().own_price("cellar", Decimal("0.07"), "us", "", "on-demand", "EUR"))
+    set_price(PriceTable.load().own_price("cellar", Decimal("0.07"), "us", "", "on-demand", "EUR"), NOW)
     found = PriceTable.load().find("cellar")
     assert (found.per_hour, found.currency, found.warning(NOW)) == (Decimal("0.07"), "EUR", None)
 
@@ -158,7 +159,7 @@ words = st.text(st.characters(exclude_categories=["C"]), max_size=12).map(str.st
 )
 def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, rows: list[Price]) -> None:
     path = tmp_path_factory.mktemp("prices") / "prices.csv"
-    prices.write_prices(rows, path)
+    path.write_text(prices.format_prices(rows), newline="")
     assert prices.read_prices(path) == rows
 
 

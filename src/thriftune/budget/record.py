@@ -22,12 +22,13 @@ KEPT = 40  # latest figures kept a part
 PRIOR_SPREAD = 1.0  # 95th percentile over the median of a part never measured on this machine class
 RECORD_SPREAD = 0.35  # the same before its own figures tell otherwise: as much as PRIOR_FIGURES of them would
 PRIOR_FIGURES = 4
+GPU_FILES = Path("/proc/driver/nvidia/gpus")
 TINY = 1e-9  # seconds: what took no time at all still has a logarithm
 MIN_FIGURES = 19  # from which the record's own quantiles are used
 
 
 def machine_class() -> str:
-    """Processor model and cores that may be used: what makes durations comparable."""
+    """Processor model, cores that may be used and GPUs: what makes durations comparable."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -35,7 +36,16 @@ def machine_class() -> str:
         named = {key.strip(): value.strip() for key, value in fields.items()}
         model = " ".join(named.get(key, "") for key in ("model name", "cpu family", "model")).strip() or model
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{model} x{cores}"
+    return f"{model} x{cores}{_gpus()}"
+
+
+def _gpus() -> str:
+    """NVIDIA's GPUs by their driver's files, ` + NVIDIA L4 x1`, without loading a library; empty for none."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        return ""
+    lines = [line for file in sorted(GPU_FILES.glob("*/information")) for line in file.read_text().splitlines()]
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
+    return f" + {models[0]} x{len(models)}" if models else ""
 
 
 @dataclass

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import typer
 
-from thriftune.cli import budget, cancel, init, inspect, prices, report, run, runs, serve, status
+from thriftune.cli import budget, cancel, init, inspect, prices, report, run, runs, serve, status, timeline
 from thriftune.cli.main import app
 
 app.command("init")(init.init)
 app.command("inspect")(inspect.inspect)
 app.command("plan")(run.plan)
+app.command("timeline")(timeline.timeline)
 app.command("run")(run.run)
 app.command("train")(run.train)
 app.command("cancel")(cancel.cancel)
@@ -22,8 +23,11 @@ budget_app = typer.Typer(help="The project's money.", no_args_is_help=True)
 budget_app.command("add")(budget.add)
 app.add_typer(budget_app, name="budget")
 
-prices_app = typer.Typer(help="What machines cost.", no_args_is_help=True)
+prices_app = typer.Typer(help="What machines cost.", invoke_without_command=True)
+prices_app.callback()(prices.prices)
 prices_app.command("list")(prices.list_prices)
 prices_app.command("set")(prices.set_price)
+prices_app.command("unset")(prices.unset_price)
 prices_app.command("update")(prices.update_prices)
+prices_app.command("history")(prices.price_history)
 app.add_typer(prices_app, name="prices")

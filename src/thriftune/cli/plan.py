@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import math
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from thriftune.clock import SystemClock
+from thriftune.errors import BadInput
 from thriftune.money.amounts import shown_money
 from thriftune.plan.plan import PHASES, Plan
 from thriftune.report.wording import duration, quantity
@@ -15,16 +18,60 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from thriftune.budget.forecast import Forecast
+    from thriftune.plan.whatif import Answer
     from thriftune.project import Project
 
 
-def show_plan(project: Project, plan: Plan, as_json: bool) -> None:
-    """Print the plan."""
+def check_picture(picture: Path | None, compare: bool) -> None:
+    """Refuse a picture that nothing would be drawn in, before anything is paid for.
+
+    Raises:
+        BadInput: it is asked for without a comparison, or not as an SVG file.
+    """
+    if picture is not None and (not compare or picture.suffix.lower() != ".svg"):
+        raise BadInput(
+            "there is no such picture",
+            where="--picture",
+            found=f"{picture}" + ("" if compare else " without --compare"),
+            expected="a file that ends in .svg, with --compare",
+            way_out="thriftune plan --compare --picture frontier.svg",
+        )
+
+
+def show_plan(
+    project: Project, found: Answer, as_json: bool, compare: bool = False, picture: Path | None = None
+) -> None:
+    """Print the plan, what was asked of it, and with `compare` the same run elsewhere."""
+    from thriftune.cli.compare import compared, comparison_json, show_comparison, write_frontier
+    from thriftune.cli.timeline import read_timeline
+    from thriftune.cli.whatif import answer_json, show_answer
+    from thriftune.timeline.exports import to_json
+
+    plan, asked = found.before, found.question.asks
     if as_json:
-        print(json.dumps(plan_json(project, plan), ensure_ascii=False))
+        told = plan_json(project, plan) | {"timeline": to_json(read_timeline(project))}
+        if asked:
+            told["what_if"] = answer_json(found)
+        if compare:
+            elsewhere = compared(project, found.after)
+            told["compare"] = comparison_json(elsewhere)
+            write_frontier(project, elsewhere, picture)
+        print(json.dumps(told, ensure_ascii=False))
         return
+    _show_own(project, plan, defaults=not (asked or compare))
+    if asked:
+        show_answer(found)
+    if compare:
+        show_comparison(project, compared(project, found.after), picture)
+
+
+def _show_own(project: Project, plan: Plan, defaults: bool) -> None:
+    """The plan by the project file, in time, with every default of it that is not stated."""
     from rich.console import Console
     from rich.table import Table
+
+    from thriftune.cli.timeline import read_timeline, show_gantt
+    from thriftune.report.gantt import chance_said
 
     console = Console()
     currency = plan.limits.currency
@@ -40,6 +87,7 @@ def show_plan(project: Project, plan: Plan, as_json: bool) -> None:
     console.print(table)
     if plan.memory:
         console.print(_memory(plan))
+    console.print(price_said(project))
     console.print(_fit(plan))
     if plan.limits.to_buy:
         console.print(f"tokens to buy: up to {shown_money(plan.limits.to_buy, currency)}, beside the machine's time")
@@ -47,21 +95,40 @@ def show_plan(project: Project, plan: Plan, as_json: bool) -> None:
         f"the least that works from here: a budget of {shown_money(plan.minimum_budget(), currency)} "
         f"and a deadline of {plan.minimum_time():.0f} s"
     )
-    defaults = Table(title="what the project file leaves open", title_justify="left", show_lines=False)
+    timeline = read_timeline(project)
+    show_gantt(timeline, console)
+    console.print(f"{chance_said(timeline)}; `thriftune timeline` has the rest")
+    if not defaults:
+        return
+    left_open = Table(title="what the project file leaves open", title_justify="left", show_lines=False)
     for heading in ("key", "value", "because"):
-        defaults.add_column(heading, overflow="fold")
+        left_open.add_column(heading, overflow="fold")
     for default in project.describe_defaults():
-        defaults.add_row(default.key, str(default.value), default.reason)
-    console.print(defaults)
+        left_open.add_row(default.key, str(default.value), default.reason)
+    console.print(left_open)
+
+
+def price_said(project: Project) -> str:
+    """The price that a plan is reckoned with, and its age; marked where it is old."""
+    from thriftune.money.prices import OLD_AFTER_DAYS
+
+    now, count = SystemClock().now(), project.file.compute.count
+    said = f"reckoned with {'' if count == 1 else f'{count} x '}{project.price.label}: {project.price.told(now)}"
+    if not project.price.is_old(now):
+        return said
+    return f"{said}\n[yellow]that price is over {OLD_AFTER_DAYS} days old[/yellow]: `thriftune prices update` renews it"
 
 
 def plan_json(project: Project, plan: Plan) -> dict[str, Any]:
     """The plan as plain JSON values; money as decimal text, seconds as numbers, no limit as null."""
-    limits = plan.limits
+    limits, now = plan.limits, SystemClock().now()
     return {
         "project": project.file.name,
         "currency": limits.currency,
         "price_per_hour": str(limits.price_per_hour),
+        "price": project.price.told(now),
+        "price_age_days": project.price.age_days(now),
+        "price_is_old": project.price.is_old(now),
         "parts": [
             {
                 "phase": part.phase,

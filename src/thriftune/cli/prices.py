@@ -15,6 +15,12 @@ from thriftune.errors import BadInput
 PIPE_WIDTH = 200  # columns when nobody watches, so that no name is cut
 
 
+def prices(context: typer.Context) -> None:
+    """What machines cost: the table, cheapest first, unless a command is named."""
+    if context.invoked_subcommand is None:
+        list_prices()
+
+
 def list_prices(
     accelerator: Annotated[str, typer.Option(help="Only machines whose accelerator contains this, such as H100.")] = "",
     provider: Annotated[str, typer.Option(help="Only this provider's.")] = "",
@@ -62,7 +68,8 @@ def set_price(
     currency: Annotated[str, typer.Option(help="Three letters.")] = "USD",
 ) -> None:
     """State a price of your own; it stands above the catalogue's."""
-    from thriftune.money.prices import LOCAL, MARKETS, PriceTable, set_price
+    from thriftune.money.history import set_price
+    from thriftune.money.prices import LOCAL, MARKETS, PriceTable
     from thriftune.options import parse_amount
 
     provider, _, name = machine.rpartition(":")
@@ -83,21 +90,77 @@ def set_price(
     except ValueError as error:
         raise BadInput("this is no price", "thriftune prices set", price, str(error), "give a number") from None
     own = PriceTable.load().own_price(name, per_hour, provider, region, market, currency)
-    path = set_price(own)
+    path = set_price(own, SystemClock().now())
     print(f"{own.label}: {own.per_hour} {own.currency} an hour, kept in {path}")
+
+
+def unset_price(
+    machine: Annotated[str, typer.Argument(help="Its name, or provider:name.")],
+) -> None:
+    """Take a price of your own back, so that the catalogue's holds again."""
+    from thriftune.money.history import forget_price
+
+    provider, _, name = machine.rpartition(":")
+    count = forget_price(name, provider, SystemClock().now())
+    if not count:
+        raise BadInput(
+            "there is no such price of your own",
+            where="thriftune prices unset",
+            found=machine,
+            expected="a machine that `thriftune prices set` gave a price",
+            way_out="`thriftune prices list` shows them as stated",
+        )
+    print(f"{_prices(count)} of {machine} taken back, and kept in the history")
+
+
+def price_history(
+    machine: Annotated[str, typer.Argument(help="Only machines whose name contains this.")] = "",
+) -> None:
+    """Show the prices that held before, the latest first."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from thriftune.money.history import history
+
+    gone = [one for one in reversed(history()) if machine.lower() in one.price.machine.lower()]
+    if not gone:
+        print("no price was replaced yet" + (f" of a machine like {machine}" if machine else ""))
+        return
+    table = Table("until", "provider", "machine", "region", "market", "an hour", "price of", "source")
+    for one in gone:
+        row = one.price
+        dated = "stated" if row.as_of is None else f"{row.as_of}"
+        an_hour = f"{row.per_hour} {row.currency}"
+        table.add_row(
+            f"{one.at:%Y-%m-%d %H:%M}", row.provider, row.machine, row.region or "any", row.market, an_hour, dated,
+            row.source,
+        )  # fmt: skip
+    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
 
 
 def update_prices(
     origin: Annotated[
-        str | None, typer.Option("--from", help="A folder, or an address; the public catalogue by default.")
+        str | None,
+        typer.Option(
+            "--from",
+            help="A price file (.csv), a folder of the catalogue's files, or an address of either; the public"
+            " catalogue by default.",
+        ),
     ] = None,
 ) -> None:
-    """Read the price catalogue again."""
-    from thriftune.money.catalogue import CATALOGUE_URL, update
+    """Read the price catalogue again, or a price file in the table's own form; replaced prices go to the history."""
+    from thriftune.money.catalogue import CATALOGUE_URL, is_table, update, update_table
 
-    done = update(SystemClock().now(), origin or CATALOGUE_URL)
+    now = SystemClock().now()
+    done = update_table(now, origin) if origin and is_table(origin) else update(now, origin or CATALOGUE_URL)
     for provider, rows in done.rows.items():
-        print(f"{provider}: {rows} prices")
+        print(f"{provider}: {_prices(rows)}")
     if done.absent:
         print(f"not in the catalogue: {', '.join(done.absent)}")
+    if done.replaced:
+        print(f"{_prices(done.replaced)} changed; what they were is in `thriftune prices history`")
     print(f"wrote {done.path}")
+
+
+def _prices(count: int) -> str:
+    return f"{count} price{'' if count == 1 else 's'}"

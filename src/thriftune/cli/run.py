@@ -129,18 +129,38 @@ def _follow(path: Path) -> None:
 
 def plan(
     project: PROJECT_ARGUMENT = Path("thriftune.yaml"),
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Beside it the same run on other machines, and by managed tuning.")
+    ] = False,
+    picture: Annotated[
+        Path | None, typer.Option(help="With --compare: write cost against time as FILE.svg.", show_default=False)
+    ] = None,
+    budget: Annotated[str | None, typer.Option(help="What if the whole budget were this?", show_default=False)] = None,
+    deadline: Annotated[
+        str | None, typer.Option(help="What if the deadline were this, a duration or a date?", show_default=False)
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="What if the metric had to come to this?", show_default=False)
+    ] = None,
+    rows: Annotated[str | None, typer.Option(help="What if there were so many rows?", show_default=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The plan as JSON.")] = False,
 ) -> None:
-    """What each phase will cost and when it ends; the probe of real steps is metered like everything else."""
+    """What each phase will cost and when it ends; the probe of real steps is metered like everything else.
+
+    With --budget, --deadline, --target or --rows also what it would be; the project file stays as it is.
+    """
     from thriftune import pipeline
-    from thriftune.cli.plan import show_plan
+    from thriftune.cli.plan import check_picture, show_plan
     from thriftune.cli.progress import watch
+    from thriftune.cli.whatif import parse_question
     from thriftune.project import Project
 
+    check_picture(picture, compare)
+    question = parse_question(budget, deadline, target, rows)
     loaded = Project.load(project)
     with watch(loaded, quiet=as_json) as listener:
-        made = pipeline.plan(loaded, [listener])
-    show_plan(loaded, made, as_json)
+        found = pipeline.ask(loaded, question, [listener])
+    show_plan(loaded, found, as_json, compare, picture)
 
 
 def _watched(project: Project, as_json: bool) -> bool:

@@ -21,11 +21,15 @@ from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from thriftune.clock import utc
 from thriftune.errors import BadInput
-from thriftune.money.prices import CATALOGUE_FILE, Price, thriftune_home, write_prices
+from thriftune.money.history import renew
+from thriftune.money.prices import CATALOGUE_FILE, Price, parse_prices, thriftune_home
+
+if TYPE_CHECKING:
+    import httpx
 
 CATALOGUE_URL = "https://raw.githubusercontent.com/skypilot-org/skypilot-catalog/master/catalogs/v8"
 
@@ -59,11 +63,13 @@ class Updated:
         path: the price file that was written.
         rows: how many prices each provider gave.
         absent: providers that the catalogue did not have.
+        replaced: how many prices changed, the old ones being kept in the history.
     """
 
     path: Path
     rows: dict[str, int]
     absent: tuple[str, ...]
+    replaced: int = 0
 
 
 def update(
@@ -100,8 +106,63 @@ def update(
             expected="files such as " + "/".join((str(origin).rstrip("/"), "aws", "vms.csv")),
             way_out="name the folder or the address of a catalogue of schema v8",
         )
-    write_prices(prices, path)
-    return Updated(path, rows, tuple(name for name in providers if name not in texts))
+    replaced = renew(path, now, lambda _: prices)
+    return Updated(path, rows, tuple(name for name in providers if name not in texts), replaced)
+
+
+def update_table(now: float, origin: str, target: Path | None = None) -> Updated:
+    """Read a price file in the table's own form, and put its rows over the user's price file, whole or not at all.
+
+    Rows that it does not have stay. A row without a day is a stated price, which has no age.
+
+    Args:
+        now: the instant (UTC seconds), for the history.
+        origin: an http(s) address or a file that ends in .csv.
+        target: the price file; by default the one in `thriftune_home()`.
+
+    Raises:
+        BadInput: it cannot be read, or a row of it is no price or is dated after today; nothing is written then.
+    """
+    path = thriftune_home() / CATALOGUE_FILE if target is None else target
+    text = _file_text(origin)
+    fresh = parse_prices(text, origin)
+    if not fresh:
+        raise BadInput("the price file holds no prices", origin, "a header alone", "a row a price", "name another file")
+    today = utc(now).date()
+    for line, price in enumerate(fresh, start=2):
+        if price.as_of is not None and price.as_of > today:
+            raise BadInput(
+                "a price is dated after today",
+                where=f"{origin}, row {line}",
+                found=str(price.as_of),
+                expected=f"{today} or earlier",
+                way_out="mend the row; the prices that are there stay",
+            )
+    rows: dict[str, int] = {}
+    for price in fresh:
+        rows[price.provider or "stated"] = rows.get(price.provider or "stated", 0) + 1
+    replaced = renew(path, now, lambda kept: [*kept, *fresh])
+    return Updated(path, rows, (), replaced)
+
+
+def is_table(origin: str) -> bool:
+    """Whether an origin names one price file rather than a catalogue of many."""
+    return origin.partition("?")[0].lower().endswith(".csv")
+
+
+def _file_text(origin: str) -> str:
+    if not _is_address(origin):
+        try:
+            return _decoded(Path(origin).read_bytes(), origin)
+        except OSError as error:
+            raise _unreachable(origin, error.strerror or type(error).__name__) from error
+    import httpx
+
+    with httpx.Client(timeout=TIMEOUT_SECONDS, follow_redirects=True) as client:
+        response = _answer(client, origin)
+    if response.status_code != httpx.codes.OK:
+        raise _unreachable(origin, f"HTTP status {response.status_code}")
+    return _decoded(response.content, origin)
 
 
 def _is_address(origin: str | Path) -> bool:
@@ -129,15 +190,21 @@ def _from_network(base: str | Path, providers: Iterable[str]) -> Iterator[tuple[
     with httpx.Client(timeout=TIMEOUT_SECONDS, follow_redirects=True) as client:
         for provider in providers:
             address = f"{str(base).rstrip('/')}/{provider}/vms.csv"
-            try:
-                response = client.get(address)
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
-                raise _unreachable(address, f"{type(error).__name__}: {error}") from error
+            response = _answer(client, address)
             if response.status_code == httpx.codes.NOT_FOUND:
                 continue
             if response.status_code != httpx.codes.OK:
                 raise _unreachable(address, f"HTTP status {response.status_code}")
             yield provider, (address, _decoded(response.content, address))
+
+
+def _answer(client: httpx.Client, address: str) -> httpx.Response:
+    import httpx
+
+    try:
+        return client.get(address)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise _unreachable(address, f"{type(error).__name__}: {error}") from error
 
 
 def _unreachable(address: str, found: str) -> BadInput:

@@ -1,8 +1,9 @@
 """What an hour of a machine costs: dated rows that users can override, and the local machine's own price.
 
 Three files are read, the later over the earlier: the snapshot that ships (`money/data/prices.csv`, its origin in
-`money/data/README.md`), what `thriftune prices update` fetched, and what `thriftune prices set` wrote. A missing price
-is an error that names the nearest rows; an old one is a warning that shows its age.
+`money/data/README.md`), what `thriftune prices update` fetched, and what `thriftune prices set` wrote; how they are
+replaced is in `money/history.py`. A missing price is an error that names the nearest rows; an old one is a warning
+that shows its age.
 """
 
 from __future__ import annotations
@@ -120,12 +121,24 @@ class Price:
     def warning(self, now: float) -> str | None:
         """A sentence with the price's age when that is over `OLD_AFTER_DAYS` days, else None."""
         age = self.age_days(now)
-        if age is None or age <= OLD_AFTER_DAYS:
+        if not self.is_old(now):
             return None
         return (
             f"the price of {self.label} ({self.per_hour} {self.currency} an hour) is {age} days old (of {self.as_of});"
             " `thriftune prices update` reads the catalogue again"
         )
+
+    def told(self, now: float) -> str:
+        """The price with its age: `2.49 USD an hour, price of 2026-09-01, 85 days old`."""
+        per_hour = f"{self.per_hour} {self.currency} an hour"
+        if self.as_of is not None:
+            return f"{per_hour}, price of {age_said(self.as_of, now)}"
+        return f"{per_hour}, {self.source or 'stated'}"
+
+    def is_old(self, now: float) -> bool:
+        """Whether the price is older than prices keep (`OLD_AFTER_DAYS`)."""
+        age = self.age_days(now)
+        return age is not None and age > OLD_AFTER_DAYS
 
     @property
     def label(self) -> str:
@@ -138,6 +151,12 @@ class Price:
     def key(self) -> tuple[str, str, str, str]:
         """What a later row with the same values replaces: provider, machine, region, market."""
         return self.provider, self.machine.lower(), self.region, self.market
+
+
+def age_said(as_of: date, now: float) -> str:
+    """A day with its distance from instant `now`: `2026-09-01, 85 days old`."""
+    days = (utc(now).date() - as_of).days
+    return f"{as_of}, {days} day{'' if days == 1 else 's'} old"
 
 
 COLUMNS = (
@@ -348,14 +367,8 @@ def _bad_price(where: str, line: int, found: str, expected: str) -> BadInput:
     )
 
 
-def write_prices(prices: Iterable[Price], path: Path) -> None:
-    """Write a price file, whole or not at all.
-
-    Raises:
-        BadInput: the folder cannot be written to.
-    """
-    from thriftune.artifacts import write_file_atomic  # brings the database library in, which reading never needs
-
+def format_prices(prices: Iterable[Price]) -> str:
+    """The text of a price file."""
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -363,17 +376,4 @@ def write_prices(prices: Iterable[Price], path: Path) -> None:
         values = {field.name: getattr(price, field.name) for field in fields(price)}
         values["price_per_hour"] = values.pop("per_hour")
         writer.writerow(["" if values[name] is None else f"{values[name]}" for name in COLUMNS])
-    write_file_atomic(path, buffer.getvalue().encode())
-
-
-def set_price(price: Price, home: Path | None = None) -> Path:
-    """Add a price of the user's own, which stands above the catalogue's; the file it was written to.
-
-    Raises:
-        BadInput: the user's price file cannot be read or written.
-    """
-    path = (thriftune_home() if home is None else home) / OWN_FILE
-    own = {row.key: row for row in read_prices(path)} if path.exists() else {}
-    own[price.key] = replace(price, as_of=None)
-    write_prices(own.values(), path)
-    return path
+    return buffer.getvalue()

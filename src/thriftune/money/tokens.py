@@ -52,6 +52,15 @@ class TokenPrice:
     source: str = ""
     as_of: date | None = None
 
+    def age_days(self, now: float) -> int | None:
+        """Days since the price was true; None for a stated one."""
+        return None if self.as_of is None else (utc(now).date() - self.as_of).days
+
+    def is_old(self, now: float) -> bool:
+        """Whether that is longer ago than prices keep."""
+        age = self.age_days(now)
+        return age is not None and age > OLD_AFTER_DAYS
+
     def cost_nano(self, tokens: int) -> int:
         """Nano-units for so many tokens, rounded up."""
         with localcontext(prec=60):
@@ -96,12 +105,7 @@ def tariff_of(provider: str, model: str, currency: str, home: Path | None = None
     Raises:
         BadInput: a price is missing, is in another currency, or a price file cannot be read.
     """
-    own = (thriftune_home() if home is None else home) / OWN_FILE
-    known: dict[str, TokenPrice] = {}
-    for file in (SNAPSHOT, own):
-        if file == SNAPSHOT or file.exists():
-            rows = read_token_prices(file)
-            known.update({row.use: row for row in rows if (row.provider, row.model) == (provider, model)})
+    known = {row.use: row for row in token_prices(home) if (row.provider, row.model) == (provider, model)}
     for use in get_args(Use):
         price = known.get(use)
         if price is None or price.currency != currency:
@@ -110,9 +114,25 @@ def tariff_of(provider: str, model: str, currency: str, home: Path | None = None
                 where="token prices",
                 found=f"{model}: " + ("nothing" if price is None else f"a price in {price.currency}"),
                 expected=f"a row for {provider}, {model}, {use} in {currency}",
-                way_out=f"add it to {own}, which has the columns {', '.join(COLUMNS)}",
+                way_out=f"add it to {_own_file(home)}, which has the columns {', '.join(COLUMNS)}",
             )
     return Tariff(known["training"], known["input"], known["output"])
+
+
+def token_prices(home: Path | None = None) -> list[TokenPrice]:
+    """Every known price: the shipped ones, and the user's own in their places.
+
+    Args:
+        home: the user's folder; by default `thriftune_home()`.
+    """
+    own = _own_file(home)
+    files = [SNAPSHOT, own] if own.exists() else [SNAPSHOT]
+    rows = [row for file in files for row in read_token_prices(file)]
+    return list({(row.provider, row.model, row.use): row for row in rows}.values())
+
+
+def _own_file(home: Path | None) -> Path:
+    return (thriftune_home() if home is None else home) / OWN_FILE
 
 
 def read_token_prices(path: Path) -> list[TokenPrice]:

@@ -9,10 +9,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from thriftune.budget.forecast import Forecast, largest, total
 from thriftune.errors import CannotLand
 from thriftune.money.amounts import shown_money
+
+if TYPE_CHECKING:
+    from thriftune.plan.workload import Workload
 
 NAMED_MARGIN = 1.1
 PHASES = ("collection", "training", "evaluation", "deployment")
@@ -53,6 +57,7 @@ class Limits:
         spent_before: money that earlier attempts spent.
         elapsed_before: seconds between the first run and this process.
         to_buy: the most that is still to be bought beside the machine's time, which `money_seconds` leaves out.
+        money_left: of the budget; None where nobody asked.
     """
 
     seconds_used: float
@@ -63,6 +68,7 @@ class Limits:
     spent_before: Decimal
     elapsed_before: float
     to_buy: Decimal = Decimal(0)
+    money_left: Decimal | None = None
 
     @property
     def seconds(self) -> float:
@@ -86,6 +92,7 @@ class Plan:
         planned_steps: updates that the limits pay for.
         tokens: that training reads in all epochs.
         memory: the most bytes of the process in each phase that is known so far.
+        workload: what training asks of a machine; None before it is probed.
     """
 
     parts: tuple[Part, ...]
@@ -94,6 +101,7 @@ class Plan:
     planned_steps: int = 0
     tokens: int = 0
     memory: dict[str, Forecast] = field(default_factory=dict)
+    workload: Workload | None = None
 
     @property
     def full(self) -> Forecast:

@@ -23,6 +23,7 @@ from thriftune.search.options import SearchOptions
 from thriftune.select.options import SelectOptions
 from thriftune.tasks.heads import can_have_heads
 from thriftune.tasks.kinds import KINDS, TaskName
+from thriftune.timeline.options import TimelineOptions
 from thriftune.train.options import TrainOptions
 
 LATER_TASKS = ("generate",)
@@ -258,6 +259,9 @@ class ProjectFile(Options):
     evaluate: EvaluateOptions = Field(default_factory=EvaluateOptions, description="How it is judged")
     plan: PlanOptions = Field(default_factory=PlanOptions, description="How the cost is forecast")
     deploy: DeployOptions = Field(default_factory=DeployOptions, description="Where and how it is served")
+    timeline: TimelineOptions = Field(
+        default_factory=TimelineOptions, description="Who else has something to do, and when people work"
+    )
 
     @field_validator("deadline")
     @classmethod

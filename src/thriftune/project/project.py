@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from hashlib import blake2b
 from pathlib import Path
@@ -192,6 +192,6 @@ def _plain(value: Any) -> Any:
         return f"{value.normalize():f}"
     if isinstance(value, timedelta):
         return value.total_seconds()
-    if isinstance(value, datetime):
+    if isinstance(value, date):
         return value.isoformat()
     raise TypeError(f"a {type(value).__name__} in the project file")

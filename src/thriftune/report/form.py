@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from thriftune.report.model import Cost, DataStep, Estimate, ForecastScore, Report, Return, Scores, TimeUse
+from thriftune.timeline import exports
 
 
 def to_json(report: Report) -> dict[str, Any]:
@@ -19,7 +20,7 @@ def to_json(report: Report) -> dict[str, Any]:
     Returns:
         At least: project, verdict {decision, reasons, comparisons}, tuned, baselines, cost, time, forecast,
         data_ledger, decisions, breaches, return; beyond these: attempt, outcome, environment, curves, parts,
-        looks, utilisation, timeline, inherited.
+        looks, utilisation, timeline, schedule, inherited.
     """
     return {
         "project": report.project.name,
@@ -63,6 +64,7 @@ def to_json(report: Report) -> dict[str, Any]:
             "seconds_by_unit": _by_unit(report.time),
         },
         "timeline": [asdict(span) for span in report.spans],
+        "schedule": None if report.timeline is None else exports.to_json(report.timeline),
         "environment": {
             **asdict(report.environment),
             "machine": dict(report.environment.machine),

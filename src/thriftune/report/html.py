@@ -16,6 +16,7 @@ from typing import Any
 from thriftune.errors import BadInput
 from thriftune.report import headline, wording
 from thriftune.report.figures import figures
+from thriftune.report.gantt import eaten_said, gantt_picture, summary
 from thriftune.report.model import DataStep, ForecastScore, Report, Tokens
 from thriftune.report.plotting import Figure
 from thriftune.report.returns import best_baseline
@@ -81,6 +82,8 @@ def to_html(report: Report) -> str:
         return_sentence=headline.return_sentence(report),
         tiles=tiles(report),
         charts=charts,
+        gantt=gantt_picture(report.timeline).inline() if report.timeline else "",
+        gantt_said=[summary(report.timeline), *eaten_said(report.timeline)] if report.timeline else [],
         units=units(report),
         score=forecast_score(report.forecasts),
         data_summary=data_summary(report.data_ledger),

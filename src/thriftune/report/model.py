@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from thriftune.timeline.options import TimelineOptions
+from thriftune.timeline.timeline import Timeline
+
 
 @dataclass(frozen=True)
 class Worth:
@@ -45,6 +48,7 @@ class ProjectSummary:
     model: str
     target: Target | None = None
     worth: Worth | None = None
+    timeline: TimelineOptions = field(default_factory=TimelineOptions)
 
 
 @dataclass(frozen=True)
@@ -442,5 +446,7 @@ class Report:
     utilisation: Utilisation
     environment: Environment
     returns: Return
+    timeline: Timeline | None
+    """The attempt in time; None where no plan was recorded."""
     inherited: Mapping[str, int]
     """Stages whose results this attempt took over unchanged, with the attempt that computed them."""

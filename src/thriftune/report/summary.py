@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Protocol
 
 from thriftune.report.model import ProjectSummary, Target, Worth
+from thriftune.timeline.options import TimelineOptions
 
 
 class StatedHorizon(Protocol):
@@ -92,6 +93,11 @@ class StatedProject(Protocol):
         ...
 
     @property
+    def timeline(self) -> TimelineOptions:
+        """People, working hours and buffers."""
+        ...
+
+    @property
     def model_references(self) -> tuple[str, ...]:
         """The models to tune."""
         ...
@@ -106,6 +112,7 @@ def summarise(file: StatedProject) -> ProjectSummary:
         model=", ".join(file.model_references),
         target=None if target is None else Target(target.metric, target.at_least),
         worth=None if worth is None else _worth(worth),
+        timeline=file.timeline,
     )
 
 

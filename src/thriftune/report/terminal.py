@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from thriftune.report.figures import forecast_name
+from thriftune.report.gantt import chance_said, eaten_said, gantt_text
 from thriftune.report.headline import (
     Headline,
     budget_sentence,
@@ -44,6 +45,7 @@ from thriftune.report.wording import (
 STYLES = {"good": "green", "warn": "yellow", "bad": "red"}
 OUTCOME_STYLES = {"better": "green", "not better": "red", "cannot tell": "yellow"}
 MANY_TRIED = 10  # configurations of a search shown in the terminal; the page has them all
+GANTT_WIDTH = 76
 MANY_DECISIONS = 12  # shown in the terminal; the page has them all
 
 
@@ -75,6 +77,7 @@ def parts(report: Report, rich: bool = True) -> list[RenderableType]:
         ("Money and time", _costs(report, rich)),
         ("Return", _text(return_sentence(report))),
         ("Forecast and actual", _forecasts(report, rich)),
+        ("In time", _timeline(report)),
         ("Data", _data(report, rich)),
         ("Decisions", _decisions(report, rich)),
     ]
@@ -220,6 +223,15 @@ def _forecasts(report: Report, rich: bool) -> RenderableType | None:
     inside, scored = forecast_score(report.forecasts)
     said = f"{inside} of {scored} inside their 90 % interval." if scored else "What happened was not measured yet."
     return Group(table, _text(said))
+
+
+def _timeline(report: Report) -> RenderableType | None:
+    """The Gantt chart, and whose buffers were eaten."""
+    found = report.timeline
+    if found is None:
+        return None
+    lines = [Text(line, style=style, no_wrap=True) for line, style in gantt_text(found, GANTT_WIDTH)]
+    return Group(*lines, *(_text(said) for said in [*eaten_said(found), chance_said(found)]))
 
 
 def _inside(score: ForecastScore) -> Text:
