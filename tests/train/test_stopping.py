@@ -1,8 +1,13 @@
 """Ending early where the rest costs more than it can bring: the weighing, and a loop that does it."""
 
 import math
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,9 +28,9 @@ FLAT = [(step, 0.8 + 0.002 * (-1) ** n) for n, step in enumerate(STEPS)]
 RISING = [(step, 0.9 - 4 / step) for step in STEPS]
 
 
-def weigh(curve, planned=1000, worth="0.10", recipe=RECIPE, step_seconds=0.01, rows=500):
+def weigh(curve, planned=1000, worth="0.10", recipe=RECIPE, step_seconds=0.01, rows=500, began_at=-9.0):
     rule = replace(DOLLAR_A_SECOND, worth_per_point=Decimal(worth))
-    return rule.weigh(curve, planned, 10, step_seconds, recipe, rows)
+    return rule.weigh(curve, began_at, planned, 10, step_seconds, recipe, rows)
 
 
 def test_too_short_a_curve_is_not_weighed():
@@ -33,9 +38,15 @@ def test_too_short_a_curve_is_not_weighed():
     assert weigh(FLAT[:MIN_VALIDATIONS]) is not None
 
 
+def test_a_curve_that_has_not_risen_is_not_weighed():
+    """Nothing to learn, or not begun: that cannot be told."""
+    assert weigh(FLAT, began_at=0.9) is None
+    assert weigh(FLAT, began_at=0.5) is not None
+
+
 def test_a_flat_curve_is_not_worth_going_on_and_a_rising_one_is():
     assert not weigh(FLAT).pays
-    rising = weigh(RISING)
+    rising = weigh(RISING, worth="1")
     assert rising.pays
     assert rising.points == pytest.approx(400 / 100 - 400 / rising.until, rel=0.05)
 
@@ -160,7 +171,7 @@ def test_the_last_phase_alone_is_weighed_by_its_own_curve(model, tmp_path):
 
 
 def interrupted_at(loop, step):
-    loop.watch = replace(loop.watch, interrupted=lambda: loop.step == step)
+    loop.watch = replace(loop.watch, interrupted=lambda: loop.step >= step)
     with pytest.raises(Interrupted):
         loop.run(EVERY, COSTS)
 
@@ -176,6 +187,37 @@ def test_a_resumed_run_ends_where_and_as_the_undisturbed_one_did(model, tmp_path
     resumed = governed(model, record, reached=stopped_at + after)
     assert resumed.run(EVERY, COSTS) == outcome
     assert weights(resumed).equal(weights(whole))
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from loops import COSTS, Record
+from test_stopping import EVERY, governed
+
+governed(Path(sys.argv[1]), Record(Path(sys.argv[2])), checkpoint_seconds=0.0).run(EVERY, COSTS)
+"""
+
+
+def test_a_run_killed_at_the_decision_ends_as_the_undisturbed_one_did(model, tmp_path):
+    """The decision is in the record, and the process is gone before it took effect."""
+    whole = governed(model, Record(tmp_path / "whole"))
+    outcome = whole.run(EVERY, COSTS)
+    here = Path(__file__).parent
+    paths = [str(here), str(here.parent), *sys.path]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "THRIFTUNE_CRASH_AT": "decision.recorded"}
+    script = [sys.executable, "-c", KILLED, str(model), str(tmp_path / "killed")]
+    ended = subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    record = Record(tmp_path / "killed")
+    (decision,) = ending(record)
+    reached = max(step["step"] for step in record.of("training.step"))
+    assert reached == decision["at_step"] < outcome.steps
+    resumed = governed(model, record, reached=reached)
+    resumed.watch = replace(resumed.watch, stopping=None)  # what is recorded is enough
+    assert resumed.run(EVERY, COSTS) == outcome
+    assert weights(resumed).equal(weights(whole))
+    assert len(ending(record)) == 1
 
 
 def test_what_was_recorded_is_not_weighed_again(model, tmp_path):

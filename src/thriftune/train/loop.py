@@ -48,7 +48,7 @@ BLOCK_SECONDS = 0.5  # steps are reserved and metered in blocks of about this lo
 # What checkpoints carry beside the pace, the best, the loss scale and the average.
 CARRIED = (
     *("ending", "full_steps", "validated", "padded", "real", "loss", "micro_batch_tokens", "stage", "stage_began"),
-    "curve",
+    *("curve", "began_at"),
 )
 PROBE_WEIGHT = 8  # how many of the loop's own steps the probe counts for: one odd step is not a new speed
 
@@ -97,6 +97,7 @@ class Loop:
         self.stage, self.stage_began = 0, 0  # the plan's stage, and the step at which it began
         self.best = Best()
         self.curve: list[tuple[int, float]] = []  # step and height of the validations that tell of what is to come
+        self.began_at: float | None = None  # the height of the first validation
         self.ending = ""  # why the end was brought forward, if it was
         self.recent: deque[float] = deque(maxlen=40)  # seconds per padded token of the latest steps
         self.padded = self.real = 0  # tokens computed, and those that were no padding
@@ -220,7 +221,7 @@ class Loop:
         """Go on with the next part; the best model is to be found in the last stage, which has seen them all."""
         self._tell_parts(self.plan.stages[self.stage].name, upper_seconds)
         self.stage, self.stage_began = self.stage + 1, self.step
-        self.best, self.curve = Best(), []
+        self.best, self.curve, self.began_at = Best(), [], None
 
     def _tell_parts(self, after: str, upper_seconds: float) -> None:
         """In a sequence, what the model makes of each part by now: a row of the forgetting matrix.
@@ -377,8 +378,10 @@ class Loop:
             metrics={name: value for name, value in figures.items() if name != "loss"},
             best=gained,
         )
+        found = height(figures, self.recipe)
+        self.began_at = found if self.began_at is None else self.began_at
         if self._stage_progress(self.step) >= self.recipe.warmup:  # before, the rate's own rise bends the curve
-            self.curve.append((self.step, height(figures, self.recipe)))
+            self.curve.append((self.step, found))
         last = self.stage == len(self.plan.stages) - 1 and self.unfreezing.is_last
         if last and not self.ending and self.step < self.pace.planned:
             self._end_early_where_due()
@@ -412,8 +415,8 @@ class Loop:
         elif self.watch.stopping is not None and self.watch.governor is not None and self.step >= self.watch.reached:
             overheads, rows = self.watch.governor.overheads, len(self.validation)
             seconds = overheads.step_seconds(self.step_seconds())
-            every, planned = overheads.validate_every, self.pace.planned
-            weighed = self.watch.stopping.weigh(self.curve, planned, every, seconds, self.recipe, rows)
+            every, planned, began_at = overheads.validate_every, self.pace.planned, self.began_at or 0.0
+            weighed = self.watch.stopping.weigh(self.curve, began_at, planned, every, seconds, self.recipe, rows)
             if weighed is not None:
                 self.watch.events.emit("training.weighed", step=self.step, **weighed.told())
             if weighed is not None and not weighed.pays:

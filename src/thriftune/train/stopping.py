@@ -13,6 +13,7 @@ that (Hägele et al., "Scaling Laws and Compute-Optimal Training Beyond Fixed Tr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -23,6 +24,7 @@ from thriftune.train.curve import MIN_VALIDATIONS, future_gains
 from thriftune.train.recipe import Recipe
 
 POINT = 0.01  # of a figure from 0 to 1, or nats of a loss: about one per cent of the perplexity
+ROW_DEVIATION = 0.5  # of a share's rows, at most; about that of a row's loss in nats
 SECONDS_PER_HOUR = 3600
 
 
@@ -75,28 +77,33 @@ class Stopping:
     def weigh(
         self,
         curve: Sequence[tuple[int, float]],
+        began_at: float,
         planned: int,
         every: int,
         step_seconds: float,
         recipe: Recipe,
         rows: int,
     ) -> Weighed | None:
-        """The most that going on can be worth; None while the curve is too short to tell.
+        """The most that going on can be worth; None while the curve cannot tell.
+
+        It cannot while it is short, or has not risen yet: one that has not begun to learn looks like one that has
+        nothing to learn.
 
         Args:
             curve: step and `height` of each validation so far; the last is at the step of now.
+            began_at: the height of the run's first validation.
             planned: the steps of the plan.
             every: steps from one validation to the next.
             step_seconds: what a step takes, with its share of validations and checkpoints.
             recipe: how long the short decay is, and what is watched.
             rows: of a validation.
         """
-        if len(curve) < MIN_VALIDATIONS:
+        steps, heights = zip(*curve, strict=True) if curve else ((), ())
+        if len(steps) < MIN_VALIDATIONS or max(heights) <= began_at:
             return None
-        steps, heights = zip(*curve, strict=True)
         now = steps[-1]
         ahead = [*range(now + every, planned, every), planned]
-        gains = future_gains(steps, heights, ahead, 1 / rows)
+        gains = future_gains(steps, heights, ahead, ROW_DEVIATION / math.sqrt(rows))
         ends_now = end_after(now, planned, recipe)
         room = headroom(max(heights), recipe)
 
