@@ -92,6 +92,7 @@ def run(
         BadInput: the data, the model or the project file cannot be used.
         Interrupted: the user stopped it; the next run goes on.
     """
+    _check_search(project, group)
     with open_session(project, listeners, interrupted) as session:
         _begin(session)
         splits = _data(session)
@@ -124,6 +125,19 @@ def ask(project: Project, question: Question, listeners: Sequence[Listener] = ()
         bench = _bench(session, splits, work)
         made = forecast(session, bench)
         return answer(session, bench, splits, made, question)
+
+
+def _check_search(project: Project, group: Group | None) -> None:
+    """Refuse a search where it is not made: by several processes, or of a model that is not trained here."""
+    if project.file.search is None or (group is None and _is_trained_here(project)):
+        return
+    raise BadInput(
+        "a search trains on this machine, in one process",
+        where="search",
+        found="a model that its provider tunes" if group is None else "several processes that train together",
+        expected="a model that is trained here, by thriftune run",
+        way_out="leave search out and state what it found under train" if group else "leave search out",
+    )
 
 
 def _refuse_to_guess(question: Question) -> None:

@@ -79,7 +79,7 @@ class Standing:
                 self.stages.remove(data["stage"])
                 if data["stage"] == self.training_stage:
                     self.planned = None  # its steps are no news any more
-            case "training.step":
+            case "training.step" | "trial.training.step":
                 self.step, self.planned, self.loss = data["step"], data["planned"], data["loss"]
                 self.training_stage = self.stage
                 self._pace(data["seconds"])
@@ -192,7 +192,7 @@ class _Lines(Subscriber):
 
     def __call__(self, event: Event) -> None:
         self._standing.take(event)
-        if event.kind == "training.step":
+        if event.kind in {"training.step", "trial.training.step"}:
             last = event.data["step"] == event.data["planned"]
             if event.at - self._told_at >= LINE_SECONDS or last:
                 self._told_at = event.at

@@ -71,6 +71,19 @@ def _weighed(event: Event, currency: str) -> str:
     return f"worth its cost at step {data['step']}: {gain}" if data["pays"] else f"not worth its cost: {gain}"
 
 
+def _looked(event: Event, _currency: str) -> str:
+    data = event.data
+    tried = ", ".join(f"{name} {value}" for name, value in data["values"].items())
+    best = ", ".join(f"{name} {value}" for name, value in data["best"].items())
+    place = f"fold {data['fold'] + 1}, look {data['rung']} of {data['rungs']}"
+    return f"search: {tried} ({place}): {score(data['score'])}; best so far {best}, expected {score(data['expected'])}"
+
+
+def _searched(event: Event, _currency: str) -> str:
+    found = ", ".join(f"{name} {value}" for name, value in event.data["values"].items())
+    return f"search: {found or 'nothing was tried'}; it ended because {event.data['because']}"
+
+
 def _told_parts(event: Event, _currency: str) -> str:
     after = f"after {plain(event.data['after'])}" if event.data["after"] else "before the first part"
     losses = (f"{plain(part)} {score(figures['loss'])}" for part, figures in event.data["parts"].items())
@@ -145,6 +158,8 @@ SAID: dict[str, Callable[[Event, str], str]] = {
     "training.validation": _validated,
     "training.weighed": _weighed,
     "training.parts": _told_parts,
+    "search.look": _looked,
+    "search.finished": _searched,
     "budget.moved": _moved,
     "budget.added": _added,
     "data.entry": _entry,
