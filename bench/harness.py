@@ -66,9 +66,15 @@ class Benchmark:
     tolerance: float = 0.15
 
 
-def main(benchmark: Benchmark, arguments: Sequence[str] | None = None) -> None:
-    """Run a benchmark as its command line asks, and print its JSON."""
-    parser = argparse.ArgumentParser(prog=f"bench/{benchmark.name}.py", description=benchmark.run.__doc__)
+def main(
+    benchmark: Benchmark,
+    arguments: Sequence[str] | None = None,
+    parents: Sequence[argparse.ArgumentParser] = (),
+) -> None:
+    """Run a benchmark as its command line asks, and print its JSON; `parents` hold options of its own."""
+    parser = argparse.ArgumentParser(
+        prog=f"bench/{benchmark.name}.py", description=benchmark.run.__doc__, parents=list(parents)
+    )
     parser.add_argument("--quick", action="store_true", help="a smaller run of the same thing; nothing is kept")
     parser.add_argument("--cells", type=int, metavar="N", help="run N kept cells again and compare")
     parser.add_argument("--fresh", action="store_true", help="forget the cells that are kept")

@@ -8,22 +8,22 @@ that it looks at, and its winner is judged by the mean test quality of all folds
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import os
-import sys
-import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 from typing import Any
 
+import harness
 import numpy as np
-
-from harness import BENCH, check_form, say
+from harness import BENCH, Benchmark, Figures, Settings, say
 from machine import measured_machine
+
 from thriftune.search.curves import Look
 from thriftune.search.sampled import policy_of
 from thriftune.search.space import Space, make_space
@@ -40,6 +40,7 @@ POLICIES = {
     "tpe_hyperband": ("tpe", "hyperband"),
     "tpe_halving": ("tpe", "halving"),
 }
+OTHERS = ("random", "tpe_hyperband", "tpe_halving", "default")
 ONE_FOLD = ("random", "tpe_hyperband", "tpe_halving")  # on all folds they would see two configurations; this is better
 FURTHER = ("compute_ratio", "quality_gap_points", "curve", "others")
 
@@ -104,72 +105,86 @@ def replay(path: Path, name: str, share: float, seed: int) -> tuple[float, float
     return 100 * float(table.test[policy.standing(looks).winner] - grid), spent / table.cost
 
 
-def replayed(path: Path, name: str, share: float, replays: int, pool: ProcessPoolExecutor) -> dict[str, Any]:
-    """A policy's replays at one cap, in points below the grid's winner."""
-    began = time.monotonic()
-    found = list(pool.map(replay, [path] * replays, [name] * replays, [share] * replays, range(replays), chunksize=5))
-    gaps = [-margin for margin, _ in found]
-    say(f"{name} at 1/{1 / share:.0f}: {fmean(gaps):.2f} points below the grid, {time.monotonic() - began:.0f} s")
-    error = stdev(gaps) / math.sqrt(replays)
-    used = fmean(used for _, used in found)
-    return {"share": share, "gap_points": fmean(gaps), "standard_error": error, "used": used, "gaps": gaps}
-
-
-def measure(path: Path, quick: bool) -> dict[str, Any]:
-    """The whole result for a table."""
+def cells(table: Path, quick: bool) -> list[Settings]:
+    """One cell a policy and cap."""
     replays = QUICK_REPLAYS if quick else REPLAYS
-    names = [*POLICIES, "default"]
+    at = {"table": _told(table), "content": hash_of(table), "replays": replays}
+    ours = [at | {"policy": "ours", "share": share} for share in SHARES]
+    return ours + [at | {"policy": name, "share": SHARE} for name in OTHERS]
+
+
+def run(settings: Settings) -> Figures:
+    """Search under one cap against a full grid with cross-validation, on a table of a grid that was really run."""
+    table, replays = BENCH / settings["table"], settings["replays"]
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        found = {
-            name: [replayed(path, name, share, replays, pool) for share in (SHARES if name == "ours" else (SHARE,))]
-            for name in names
-        }
-    ours = next(entry for entry in found["ours"] if entry["share"] == SHARE)
+        whole = ([value] * replays for value in (table, settings["policy"], settings["share"]))
+        found = list(pool.map(replay, *whole, range(replays), chunksize=5))
+    gaps = [-margin for margin, _ in found]
+    say(f"{settings['policy']} at 1/{1 / settings['share']:.0f}: {fmean(gaps):.2f} points below the grid's winner")
+    return {"gaps": gaps, "used": fmean(used for _, used in found), "machine": measured_machine(1)}
+
+
+def summarise(found: list[tuple[Settings, Figures]]) -> dict[str, Any]:
+    """The result."""
+    replays = found[0][0]["replays"]
+    by_name = {(settings["policy"], settings["share"]): figures for settings, figures in found}
+    own = by_name["ours", SHARE]
+    ours = _of_policy(SHARE, own)
     others = {}
-    for name in names[1:]:
-        margins = [theirs - own for theirs, own in zip(found[name][0]["gaps"], ours["gaps"], strict=True)]
+    for name in OTHERS:
+        margins = [theirs - gap for theirs, gap in zip(by_name[name, SHARE]["gaps"], own["gaps"], strict=True)]
         error = stdev(margins) / math.sqrt(replays)
-        others[name] = {"margin_points": fmean(margins), "standard_error": error} | _without_gaps(found[name][0])
-    table = read_table(path)
+        others[name] = {"margin_points": fmean(margins), "standard_error": error} | _of_policy(
+            SHARE, by_name[name, SHARE]
+        )
+    table = read_table(BENCH / found[0][0]["table"])
     gap, error = ours["gap_points"], ours["standard_error"]
-    better = all(other["margin_points"] > 0 for other in others.values())
+    better = all(other["margin_points"] > 2 * other["standard_error"] for other in others.values())
     return {
         "claim": f"On a replayed grid of {len(table.configurations)} configurations × {len(table.folds)} folds, search "
         f"at 1/20 of its computing ends within {TARGET_GAP} points of the grid's winner, and above random search, "
         f"Optuna's TPE with Hyperband and the default recipe at equal computing.",
-        "ours": _without_gaps(ours),
-        "peer": {"name": "grid × folds", "version": "replayed", "epochs": table.cost},
+        "ours": ours,
+        "peer": {"name": "grid × folds", "version": f"{table.cost:.0f} epochs"},
         "ratio": 1 / ours["used"],
         "compute_ratio": 1 / ours["used"],
         "quality_gap_points": gap,
-        "curve": [_without_gaps(entry) for entry in found["ours"]],
+        "curve": [_of_policy(share, by_name["ours", share]) for share in SHARES],
         "others": others,
-        "table": path.name,
-        "machine": measured_machine(len(os.sched_getaffinity(0))),
+        "machine": own["machine"],
         "seeds": [0, replays - 1],
-        "runs": {
-            "gap_points": {"median": float(np.median(ours["gaps"])), "min": min(ours["gaps"]), "max": max(ours["gaps"])}
-        },
+        "runs": {"gap_points": {"median": median(own["gaps"]), "min": min(own["gaps"]), "max": max(own["gaps"])}},
         "holds": gap + 2 * error <= TARGET_GAP and better,
-        "quick": quick,
     }
 
 
-def _without_gaps(entry: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in entry.items() if key != "gaps"}
+def _of_policy(share: float, figures: Figures) -> dict[str, Any]:
+    gaps = figures["gaps"]
+    error = stdev(gaps) / math.sqrt(len(gaps))
+    return {"share": share, "gap_points": fmean(gaps), "standard_error": error, "used": figures["used"]}
+
+
+def _told(table: Path) -> str:
+    """A table's path from here if it lies here, else as a whole."""
+    whole = table.resolve()
+    return str(whole.relative_to(BENCH)) if whole.is_relative_to(BENCH) else str(whole)
+
+
+def hash_of(table: Path) -> str:
+    """Of a file, by which its cells are known again."""
+    return hashlib.blake2b(table.read_bytes(), digest_size=8).hexdigest()
 
 
 def main() -> None:
     """Replay, and print the JSON."""
-    parser = argparse.ArgumentParser(prog="bench/search.py", description=__doc__)
-    parser.add_argument("--table", type=Path, default=TABLE, metavar="FILE", help="the grid to replay on")
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK_REPLAYS} replays")
-    parser.add_argument("--fresh", action="store_true", help="nothing is kept, so that this changes nothing")
-    chosen = parser.parse_args()
-    result = measure(chosen.table, chosen.quick)
-    check_form(result, FURTHER)
-    print(json.dumps(result), flush=True)
+    own = argparse.ArgumentParser(add_help=False)
+    own.add_argument("--table", type=Path, default=TABLE, metavar="FILE", help="the grid to replay on")
+    chosen, rest = own.parse_known_args()
+    benchmark = Benchmark(
+        "search", partial(cells, chosen.table), run, summarise, lambda figures: fmean(figures["gaps"]), FURTHER
+    )
+    harness.main(benchmark, rest, [own])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
