@@ -19,11 +19,11 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
-import harness
 import numpy as np
+
+import harness
 from harness import BENCH, Benchmark, Figures, Settings, say
 from machine import measured_machine
-
 from thriftune.search.curves import Look
 from thriftune.search.sampled import policy_of
 from thriftune.search.space import Space, make_space
