@@ -11,11 +11,12 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from thriftune import search_line
 from thriftune.artifacts import Artifact, recipe_key
 from thriftune.budget.forecast import Forecast
 from thriftune.budget.record import machine_class
@@ -62,7 +63,6 @@ if TYPE_CHECKING:
     from thriftune.prepare.types import Splits
     from thriftune.tasks.base import Answerer, Predictor, Task
     from thriftune.train.machine import Machine
-    from thriftune.train.options import TrainOptions
     from thriftune.train.ranks import Group
     from thriftune.train.stopping import Stopping
     from thriftune.train.train import TunedModel, Work
@@ -92,7 +92,7 @@ def run(
         BadInput: the data, the model or the project file cannot be used.
         Interrupted: the user stopped it; the next run goes on.
     """
-    _check_search(project, group)
+    search_line.check(project, alone=group is None and _is_trained_here(project))
     with open_session(project, listeners, interrupted) as session:
         _begin(session)
         splits = _data(session)
@@ -127,19 +127,6 @@ def ask(project: Project, question: Question, listeners: Sequence[Listener] = ()
         return answer(session, bench, splits, made, question)
 
 
-def _check_search(project: Project, group: Group | None) -> None:
-    """Refuse a search where it is not made: by several processes, or of a model that is not trained here."""
-    if project.file.search is None or (group is None and _is_trained_here(project)):
-        return
-    raise BadInput(
-        "a search trains on this machine, in one process",
-        where="search",
-        found="a model that its provider tunes" if group is None else "several processes that train together",
-        expected="a model that is trained here, by thriftune run",
-        way_out="leave search out and state what it found under train" if group else "leave search out",
-    )
-
-
 def _refuse_to_guess(question: Question) -> None:
     if question.asks:
         raise BadInput(
@@ -160,7 +147,7 @@ def _trained_here(
 ) -> tuple[Answerer, list[Scores], TunedModel | Artifact]:
     """The task, the untuned model's scores and the tuned model, trained on this machine or found."""
     _import(session)
-    _searched(session, splits)
+    search_line.searched(session, splits, partial(_meant, session))
     work = _encode(session, splits)
     done = session.context.artifacts.find("train", work.key)
     if done is None:
@@ -315,62 +302,6 @@ def _import(session: Session) -> None:
         import transformers  # noqa: F401
 
         from thriftune.train import setup  # noqa: F401
-
-
-def _searched(session: Session, splits: Splits) -> None:
-    """Find what the project file leaves open; the session goes on with a project that states it."""
-    file, context = session.project.file, session.context
-    if file.search is None:
-        return
-    import polars as pl
-
-    from thriftune.search import search
-    from thriftune.search.options import train_options
-    from thriftune.train.machine import choose_machine
-    from thriftune.train.setup import work_of
-
-    target = file.objective.target
-
-    def work(reference: str, options: TrainOptions, train: pl.DataFrame, held_out: pl.DataFrame) -> Work:
-        return work_of(
-            splits.task,
-            _meant(session, reference),
-            session.project.folder,
-            options,
-            file.seed,
-            splits.content_hash,
-            train,
-            held_out,
-            target.metric if target else None,
-            file.parts,
-        )
-
-    sought = search.Sought(
-        options=file.search,
-        train=file.train,
-        reference=file.model_references[0],
-        task=splits.task,
-        rows=pl.read_parquet(splits.train),
-        data_hash=splits.content_hash,
-        work_of=work,
-        choose_machine=lambda width: choose_machine(session.decisions.take, width, file.train),
-    )
-    worth = file.objective.worth
-    with session.part("search", metered=False) as span:
-        room = session.limits().seconds - session.outlook.after("search")
-        found, span.reused = search.run(
-            sought,
-            room,
-            None if worth is None else 100 * float(worth.per_point_over_horizon()),
-            session.decisions,
-            context.events.read(attempt=context.attempt),
-            context,
-            session.interrupted,
-        )
-    options = train_options(file.train, found.values)
-    models = (found.values.get("model", sought.reference), *file.model_references[1:])
-    decided = file.model_copy(update={"train": options, "models": models})
-    session.project = replace(session.project, file=decided)
 
 
 def _encode(session: Session, splits: Splits) -> Work:
