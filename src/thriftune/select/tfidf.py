@@ -144,15 +144,19 @@ def fit(
     with guard("read the texts"):
         vectors = TfidfVectors.fit(texts)
         train, held_out = vectors.of(texts), vectors.of(validation_texts)
-    found: dict[float, tuple[float, TfidfPredictor]] = {}
+    best: tuple[float, float, TfidfPredictor] | None = None  # the others' weights are not kept: they are large
+    losses: dict[float, float] = {}
     for c in sorted(strengths):
         with guard(f"fit with C = {c:g}"):
             predictor = (_fit_several if several else _fit_one)(vectors, train, labels, c)
             table = predictor.probabilities(held_out)
-            losses = _binary_cross_entropy if several else _cross_entropy
-            found[c] = losses(table, predictor.labels, validation_labels), predictor
-    best = min(found, key=lambda c: (found[c][0], c))
-    return Fitted(found[best][1], best, {c: loss for c, (loss, _) in found.items()})
+            loss_of = _binary_cross_entropy if several else _cross_entropy
+            losses[c] = loss_of(table, predictor.labels, validation_labels)
+            if best is None or losses[c] < best[0]:
+                best = losses[c], c, predictor
+    if best is None:
+        raise ValueError("no strength of regularisation to choose from")
+    return Fitted(best[2], best[1], losses)
 
 
 def _fit_one(vectors: TfidfVectors, rows: Any, labels: Sequence[str], c: float) -> TfidfPredictor:

@@ -26,6 +26,8 @@ from thriftune.tasks.base import TASK_FILE, Batch, Encoded, Predictor
 from thriftune.tasks.batches import attention_mask, pad, ragged, sorted_batches
 from thriftune.tasks.heads import ByPart, Heads, named_targets
 
+READ_ROWS = 4096  # texts read at once: what the tokenizer tells of each takes many times the memory of its tokens
+
 
 @dataclass(frozen=True)
 class EncoderTask:
@@ -96,10 +98,14 @@ class EncoderTask:
 
     def _tokens(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64], int, int]:
         """Texts as flat tokens and offsets; and how many tokens, and of how many rows, were cut."""
-        whole, kept = self._read(texts)
-        tokens, offsets, _, _ = ragged([one.ids for one in kept], self.max_tokens)
-        cut = [len(all_) - len(some) for all_, some in zip(whole, kept, strict=True)]
-        return tokens, offsets, sum(cut), sum(one > 0 for one in cut)
+        pieces, cut = [], np.zeros(len(texts), dtype=np.int64)
+        for start in range(0, max(1, len(texts)), READ_ROWS):
+            whole, kept = self._read(texts[start : start + READ_ROWS])
+            pieces.append(ragged([one.ids for one in kept], self.max_tokens)[:2])
+            cut[start : start + len(kept)] = [len(all_) - len(some) for all_, some in zip(whole, kept, strict=True)]
+        lengths = np.concatenate([np.diff(offsets) for _, offsets in pieces])
+        tokens = np.concatenate([flat for flat, _ in pieces])
+        return tokens, np.concatenate([[0], np.cumsum(lengths)]), int(cut.sum()), int((cut > 0).sum())
 
     def unlabelled(self, texts: Sequence[str]) -> Encoded:
         """Texts as the model reads them, with nothing that could be learned from them."""

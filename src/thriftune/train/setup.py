@@ -115,7 +115,8 @@ def numbers_of_parts(encoded: Encoded, frame: pl.DataFrame, parts: tuple[str, ..
     if not parts:
         return None
     numbers = frame["part"].replace_strict({name: number for number, name in enumerate(parts)}, return_dtype=pl.Int64)
-    missing = [name for number, name in enumerate(parts) if number not in set(numbers)]
+    there = set(numbers.unique())
+    missing = [name for number, name in enumerate(parts) if number not in there]
     if missing:
         raise BadInput(
             "a part of the data has no rows on one side of the split",
