@@ -281,8 +281,7 @@ def interrupted(there: Elsewhere, work: Workload, known: Interruption, now: floa
 def _managed(work: Workload, price: TokenPrice, now: float) -> Option:
     """A provider that tunes a model of its own, by the token."""
     dated = "" if price.as_of is None else f", price of {age_said(price.as_of, now)}"
-    cost = Forecast.lognormal(work.tokens * float(price.per_million) / 1e6, LEAST_BAND = 1e-3  # share a month that a band which begins at none is taken to begin at
-TOKENIZER_SPREAD, "prior")
+    cost = Forecast.lognormal(work.tokens * float(price.per_million) / 1e6, TOKENIZER_SPREAD, "prior")
     return Option(
         name=f"{price.provider}:{price.model}",
         kind="managed",
