@@ -70,6 +70,16 @@ def test_training_that_runs_is_foretold_from_its_own_steps() -> None:
     assert found.schedule.slot("training").phase.duration.p50 == pytest.approx(60 * 2 + 2)
 
 
+def test_training_that_was_killed_goes_on_from_where_it_was() -> None:
+    events = [started(START), planned(START, **PARTS, **LATER), *stage("train", START)]
+    events += [Recorded("training.step", START + n, {"step": n, "planned": 100, "seconds": 2.0}) for n in range(1, 41)]
+    found = timeline_of("films", TimelineOptions(), None, events, START + 9999, at_work=False)
+    assert found is not None
+    training = found.schedule.slot("training")
+    assert training.phase.started is None
+    assert training.phase.duration.p50 == pytest.approx(60 * 2 + 2)
+
+
 def test_a_run_that_was_killed_begins_its_part_again() -> None:
     events = [started(START), planned(START, **PARTS, **LATER), *stage("train", START + 50), started(START + 500)]
     assert seen(START + 500, *events).schedule.slot("training").phase.started is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -63,6 +64,7 @@ def read_timeline(project: Project, attempt: int | None = None) -> Timeline:
     from thriftune.events import latest_attempt
     from thriftune.report.build import no_such_attempt
     from thriftune.report.load import reader
+    from thriftune.report.state import is_alive, owner_of
     from thriftune.timeline.phases import KINDS
     from thriftune.timeline.timeline import timeline_of
 
@@ -70,6 +72,8 @@ def read_timeline(project: Project, attempt: int | None = None) -> Timeline:
     with opened(project) as store:
         latest = None if store is None else latest_attempt(store, file.name)
         wanted = attempt or (0 if latest is None else latest.attempt)
+        owner = None if store is None else owner_of(store, file.name)
+        at_work = owner is not None and is_alive(owner, time.time())
         own = [] if store is None else reader(store, file.name).read(attempt=wanted, kinds=KINDS)
         if attempt is not None and not own:
             raise no_such_attempt(attempt, [] if store is None else reader(store, file.name).read(kinds=KINDS[:1]))
@@ -81,6 +85,7 @@ def read_timeline(project: Project, attempt: int | None = None) -> Timeline:
         SystemClock().now(),
         file.seed,
         file.train.checkpoint_seconds,
+        at_work,
     )
     if found is None:
         raise BadInput(

@@ -23,6 +23,7 @@ from thriftune.plan.workload import Elsewhere, Workload, elsewhere
 
 DRAWS = 20_000
 OPEN_BAND = 0.63  # share a month that a band without an upper bound is taken to end at: one interruption a month
+LEAST_BAND = 1e-3  # share a month that a band which begins at none is taken to begin at
 TOKENIZER_SPREAD = 0.5  # another provider's tokenizer against ours, assumed
 
 
@@ -264,7 +265,8 @@ def interrupted(there: Elsewhere, work: Workload, known: Interruption, now: floa
     random = np.random.default_rng(seed)
     scores = random.standard_normal(DRAWS)
     alone, restart = draws(there.seconds, scores), draws(there.restart, scores)
-    low, high = max(known.low, 1e-3), max(OPEN_BAND if known.high is None else known.high, 1e-3)
+    low = max(known.low, LEAST_BAND)
+    high = max(OPEN_BAND if known.high is None else known.high, low)
     share = np.exp(random.uniform(math.log(low), math.log(high), DRAWS))
     per_second = -np.log1p(-share) / (3600 * HOURS_A_MONTH)
     elapsed, ahead = alone.copy(), alone

@@ -62,7 +62,6 @@ class Actual:
     planned: Forecast | None = None
     started: float | None = None
     finished: float | None = None
-    reused: bool = False
 
 
 @dataclass
@@ -74,7 +73,6 @@ class Course:
         actuals: what became of each part.
         began: when the attempt's first process began; None where none did.
         deadline_at: of the project, where a first run has fixed it.
-        running: whether a process is at work, as far as the events tell.
         ended: whether the attempt came to its end.
         ended_at: when its last process ended.
         others: parts that `PARTS` does not name, with the phase that they go with.
@@ -87,7 +85,6 @@ class Course:
     actuals: dict[str, Actual] = field(default_factory=dict)
     began: float | None = None
     deadline_at: float | None = None
-    running: bool = False
     ended: bool = False
     ended_at: float = 0.0
     others: dict[str, str] = field(default_factory=dict)
@@ -96,18 +93,24 @@ class Course:
     cut: bool = False
 
 
-def course_of(events: Iterable[Recorded]) -> Course:
-    """The course of one attempt from its events, in their order."""
+def course_of(events: Iterable[Recorded], at_work: bool = True) -> Course:
+    """The course of one attempt.
+
+    Args:
+        events: in their order.
+        at_work: whether its process, where none has said that it ended, is alive; what one that was killed had in
+            hand is begun again.
+    """
     course = Course()
     for event in events:
         data = event.data
         if event.kind == "attempt.started":
             course.began = data["started_at"] if course.began is None else course.began
             course.deadline_at = data["deadline_at"] if data.get("deadline_fixed") else None
-            course.running, course.ended, course.only_planned = True, False, False
+            course.ended, course.only_planned = False, False
             _left_by_a_process(course)
         elif event.kind == "attempt.finished":
-            course.running, course.ended = False, data["outcome"] == "done"
+            course.ended = data["outcome"] == "done"
             course.only_planned = data["outcome"] == "planned"
             course.ended_at = event.at
             if not course.ended:
@@ -119,11 +122,13 @@ def course_of(events: Iterable[Recorded]) -> Course:
         elif event.kind == "stage.started":
             _begin(course, data["stage"], event.at)
         elif event.kind == "stage.finished":
-            _finish(course, data["stage"], event.at, bool(data["reused"]))
+            _finish(course, data["stage"], event.at)
         elif event.kind == "training.step":
             _, _, seconds = course.steps
             took = data.get("seconds")
             course.steps = (data["step"], data.get("planned") or 0, [*seconds[-49:], *([took] if took else [])])
+    if not at_work and not course.ended:
+        _left_by_a_process(course)
     return course
 
 
@@ -250,12 +255,12 @@ def _left(course: Course, part: str, actual: Actual, now: float) -> Forecast:
     foretold = course.plan.get(part) or actual.planned or Forecast.exact(0.0)
     if actual.finished is not None:
         return Forecast.exact(0.0)
-    if actual.started is None:
-        return foretold
     step, planned, seconds = course.steps
-    if part == "train" and len(seconds) >= ENOUGH_STEPS and planned >= step:
+    if part == "train" and len(seconds) >= ENOUGH_STEPS and planned >= step:  # a run goes on from its checkpoint
         each = sorted(seconds)[len(seconds) // 2]
         return Forecast.lognormal((planned - step) * each, STEP_SPREAD, "measured")
+    if actual.started is None:
+        return foretold
     return remaining(foretold, now - actual.started)
 
 
@@ -288,11 +293,11 @@ def _begin(course: Course, part: str, at: float) -> None:
     actual.started, actual.finished = at, None
 
 
-def _finish(course: Course, part: str, at: float, reused: bool) -> None:
+def _finish(course: Course, part: str, at: float) -> None:
     actual = course.actuals.get(part)
     if actual is None:
         return
-    actual.finished, actual.reused = at, reused
+    actual.finished = at
     for silent, leader in (("save", "train"), ("exit", "report")):
         if part == leader and silent in course.plan:
             course.actuals[silent] = Actual(course.plan[silent], at, at)

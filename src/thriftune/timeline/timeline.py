@@ -65,6 +65,7 @@ def timeline_of(
     now: float,
     seed: int = 0,
     checkpoint_seconds: float = FIRST_CHECKPOINT,
+    at_work: bool = True,
 ) -> Timeline | None:
     """The timeline as of now; None where no plan was ever made.
 
@@ -76,8 +77,9 @@ def timeline_of(
         now: the instant; what is over is seen from its end.
         seed: of the draws.
         checkpoint_seconds: from the start of training to the first checkpoint, at most.
+        at_work: whether the attempt's process, where none has said that it ended, is alive.
     """
-    course = course_of(events)
+    course = course_of(events, at_work)
     if not course.plan:
         return None
     phases = all_phases(options, course, now)
