@@ -280,7 +280,7 @@ def test_the_governor_is_told_what_the_phases_to_come_cost(model, tmp_path):
 
 
 def work_of_costs(loop) -> Work:
-    return Work(loop.task, loop.train, loop.validation, loop.recipe, "", 32)
+    return Work(loop.task, loop.train, loop.validation, loop.recipe, "", 32, 2)
 
 
 def test_states_are_kept_at_the_depths_that_the_disk_holds_and_the_pass_is_paid_once(model, tmp_path):

@@ -56,8 +56,8 @@ class Limits:
         currency: of the budget.
         spent_before: money that earlier attempts spent.
         elapsed_before: seconds between the first run and this process.
-        to_buy: the most that is still to be bought beside the machine's time, which `money_seconds` leaves out.
         money_left: of the budget; None where nobody asked.
+        to_buy: the most that is still to be bought beside the machine's time, which `money_seconds` leaves out.
     """
 
     seconds_used: float
@@ -67,8 +67,8 @@ class Limits:
     currency: str
     spent_before: Decimal
     elapsed_before: float
-    to_buy: Decimal = Decimal(0)
     money_left: Decimal | None = None
+    to_buy: Decimal = Decimal(0)
 
     @property
     def seconds(self) -> float:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from thriftune.options import Options
 from thriftune.train.options import TrainOptions
@@ -106,10 +106,16 @@ class SearchOptions(Options):
         unknown = [name for name in self.space if name not in (*SEARCHED, "model")]
         if unknown:
             raise ValueError(f"in space some of model, {', '.join(SEARCHED)} (found {unknown[0]})")
-        for name, values in self.space.items():
-            for value in values:
-                _check(name, value)
         return self
+
+    @field_validator("space")
+    @classmethod
+    def _read(cls, space: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+        """Each value as training's options read it: a number that is written as text is a number."""
+        return {
+            name: tuple(_as_read(name, value) for value in values) if name in (*SEARCHED, "model") else values
+            for name, values in space.items()
+        }
 
 
 def train_options(options: TrainOptions, values: Mapping[str, Any]) -> TrainOptions:
@@ -140,10 +146,15 @@ def allowance(options: SearchOptions, room: float, full: float) -> float:
     return max(0.0, min(options.share * room, options.runs * full))
 
 
-def _check(name: str, value: Any) -> None:
-    if name == "model" and not isinstance(value, str):
-        raise ValueError(f"in space.model references to models (found {value!r})")
+def _as_read(name: str, value: Any) -> Any:
+    if name == "model":
+        if not isinstance(value, str):
+            raise ValueError(f"in space.model references to models (found {value!r})")
+        return value
     try:
-        train_options(TrainOptions(), {name: value})
+        found: Any = train_options(TrainOptions(), {name: value})
     except ValidationError as refusal:
         raise ValueError(f"in space.{name} values that train.{name} may have (found {value!r})") from refusal
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found

@@ -190,7 +190,7 @@ class Loop:
 
     def _halve(self, parts: list[NDArray[np.int64]], because: str) -> None:
         """Cut updates into smaller micro-batches from here on; the updates themselves stay as they are."""
-        tokens = half_of(self.train, parts)
+        tokens = half_of(self.train.lengths, parts, self.train.packed)
         self.micro_batch_tokens = self.watch.decisions.revise("micro_batch_tokens", tokens, because, self.step)
         give_back_freed_memory()
 

@@ -38,7 +38,7 @@ def checked_loss(loss: float, step: int, encoded: Encoded, rows: NDArray[np.int6
     )
 
 
-def half_of(train: Encoded, parts: Sequence[NDArray[np.int64]]) -> int:
+def half_of(lengths: NDArray[np.int64], parts: Sequence[NDArray[np.int64]], packed: bool = False) -> int:
     """Half the computed tokens of the largest of these micro-batches, which did not fit into memory.
 
     Raises:
@@ -48,11 +48,11 @@ def half_of(train: Encoded, parts: Sequence[NDArray[np.int64]]) -> int:
         raise BadInput(
             "the memory does not hold one row's training",
             where="train.max_tokens",
-            found=f"a row of {max(int(train.lengths[part].max()) for part in parts):,} tokens",
+            found=f"a row of {max(int(lengths[part].max()) for part in parts):,} tokens",
             expected="a row that fits into memory",
             way_out="lower train.max_tokens, take a smaller model, adapters (train.method: lora) or a larger machine",
         )
-    return max(1, max(padded_tokens(train.lengths, [part], train.packed) for part in parts if len(part) > 1) // 2)
+    return max(1, max(padded_tokens(lengths, [part], packed) for part in parts if len(part) > 1) // 2)
 
 
 def nearly_full(most: int, parts: Sequence[NDArray[np.int64]]) -> bool:
