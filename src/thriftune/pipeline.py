@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from thriftune.tasks.base import Predictor, Task
     from thriftune.train.machine import Machine
     from thriftune.train.ranks import Group
+    from thriftune.train.stopping import Stopping
     from thriftune.train.train import TunedModel, Work
 
 VERSIONS = ("thriftune", "torch", "transformers", "peft", "scikit-learn", "numpy")
@@ -393,12 +394,22 @@ def _train(session: Session, bench: Bench, splits: Splits) -> TunedModel:
             session.project.file.plan.dead_band,
             {"serving_steps": list(splits.serving_steps), "project": session.project.file.name},
             bench.ranks,
+            _stopping(session),
         )
     seconds = time.monotonic() - began
     session.context.events.emit("stage.finished", stage="train", key=bench.work.key, seconds=seconds, reused=False)
     for part in ("train", "save"):
         session.outlook.done(part)
     return tuned
+
+
+def _stopping(session: Session) -> Stopping | None:
+    """What a point is worth, where the project file says that training asks."""
+    from thriftune.train.stopping import Stopping
+
+    file, worth = session.project.file, session.project.file.worth_of_training
+    price = session.context.meter.price_per_hour
+    return None if worth is None else Stopping(worth, price, file.budget.currency)
 
 
 def _evaluate(session: Session, splits: Splits, task: Task, baselines: list[Scores], tuned: TunedModel) -> Evaluation:

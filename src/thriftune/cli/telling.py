@@ -64,6 +64,13 @@ def _validated(event: Event, _currency: str) -> str:
     return f"validation at step {data['step']}: {', '.join(figures)}{best}"
 
 
+def _weighed(event: Event, currency: str) -> str:
+    data = event.data
+    worth, cost = (money(Decimal(data[name]), currency) for name in ("worth", "cost"))
+    gain = f"at most {data['most_points']:.1f} points more by step {data['until']:,}, worth {worth}, for {cost}"
+    return f"worth its cost at step {data['step']}: {gain}" if data["pays"] else f"not worth its cost: {gain}"
+
+
 def _told_parts(event: Event, _currency: str) -> str:
     after = f"after {plain(event.data['after'])}" if event.data["after"] else "before the first part"
     losses = (f"{plain(part)} {score(figures['loss'])}" for part, figures in event.data["parts"].items())
@@ -126,6 +133,7 @@ SAID: dict[str, Callable[[Event, str], str]] = {
     "decision": _decided,
     "training.overflow": _overflowed,
     "training.validation": _validated,
+    "training.weighed": _weighed,
     "training.parts": _told_parts,
     "budget.moved": _moved,
     "budget.added": _added,

@@ -270,6 +270,20 @@ class ProjectFile(Options):
             raise ValueError(f"two or more parts of the data for train.order: sequence (found {len(self.parts)})")
         return self
 
+    @model_validator(mode="after")
+    def _worth_is_stated(self) -> Self:
+        if self.train.gain_worth == "objective" and self.objective.worth is None:
+            raise ValueError("objective.worth for train.gain_worth: objective (found none)")
+        return self
+
+    @property
+    def worth_of_training(self) -> Decimal | None:
+        """Money for a point by which training may end early; None where it does not ask."""
+        stated, worth = self.train.gain_worth, self.objective.worth
+        if isinstance(stated, Decimal):
+            return stated
+        return worth.per_point_over_horizon() if stated == "objective" and worth is not None else None
+
     @property
     def parts(self) -> tuple[str, ...]:
         """The names of the data's parts, in the order of the files; none where the data is one."""

@@ -40,12 +40,16 @@ from thriftune.train.ranks import ALONE, Ranks, Share
 from thriftune.train.recipe import Recipe
 from thriftune.train.scaling import LossScaling
 from thriftune.train.schedule import Pace, rate_factor
+from thriftune.train.stopping import end_after, height
 from thriftune.train.supervision import Outcome, Supervision
 from thriftune.train.unfreezing import Unfreezing
 
 BLOCK_SECONDS = 0.5  # steps are reserved and metered in blocks of about this long
 # What checkpoints carry beside the pace, the best, the loss scale and the average.
-CARRIED = ("ending", "full_steps", "validated", "padded", "real", "loss", "micro_batch_tokens", "stage", "stage_began")
+CARRIED = (
+    *("ending", "full_steps", "validated", "padded", "real", "loss", "micro_batch_tokens", "stage", "stage_began"),
+    *("curve", "began_at"),
+)
 PROBE_WEIGHT = 8  # how many of the loop's own steps the probe counts for: one odd step is not a new speed
 
 
@@ -92,6 +96,8 @@ class Loop:
         self.pace = Pace(planned=self.full_steps)
         self.stage, self.stage_began = 0, 0  # the plan's stage, and the step at which it began
         self.best = Best()
+        self.curve: list[tuple[int, float]] = []  # step and height of the validations that tell of what is to come
+        self.began_at: float | None = None  # the height of the first validation
         self.ending = ""  # why the end was brought forward, if it was
         self.recent: deque[float] = deque(maxlen=40)  # seconds per padded token of the latest steps
         self.padded = self.real = 0  # tokens computed, and those that were no padding
@@ -193,10 +199,12 @@ class Loop:
 
         Each stage has the whole curve of the schedule.
         """
-        stage = self.plan.stages[self.stage]
-        progress = (self.pace.progress(step + 0.5) - stage.start) / (stage.end - stage.start)
-        factor = rate_factor(min(1.0, max(0.0, progress)), self.recipe.warmup, self.recipe.decay)
+        factor = rate_factor(self._stage_progress(step + 0.5), self.recipe.warmup, self.recipe.decay)
         return self.recipe.rate * self.unfreezing.rate * factor
+
+    def _stage_progress(self, step: float) -> float:
+        stage = self.plan.stages[self.stage]
+        return min(1.0, max(0.0, (self.pace.progress(step) - stage.start) / (stage.end - stage.start)))
 
     def rows_of(self, step: int) -> NDArray[np.int64]:
         """The row ids of one update."""
@@ -213,7 +221,7 @@ class Loop:
         """Go on with the next part; the best model is to be found in the last stage, which has seen them all."""
         self._tell_parts(self.plan.stages[self.stage].name, upper_seconds)
         self.stage, self.stage_began = self.stage + 1, self.step
-        self.best = Best()
+        self.best, self.curve, self.began_at = Best(), [], None
 
     def _tell_parts(self, after: str, upper_seconds: float) -> None:
         """In a sequence, what the model makes of each part by now: a row of the forgetting matrix.
@@ -280,6 +288,7 @@ class Loop:
         self.optimizer = self._optimizer(before=self.optimizer)
         if self.kept:
             self.prefix_cache = self.kept.get(self.unfreezing.frozen)
+        self.curve = []
         if self.best.state:  # what was frozen when the best was found is still as it was then
             self.best.state = self.ranks.trained(self.model) | self.best.state
             self.best.stale = 0
@@ -369,9 +378,13 @@ class Loop:
             metrics={name: value for name, value in figures.items() if name != "loss"},
             best=gained,
         )
+        found = height(figures, self.recipe)
+        self.began_at = found if self.began_at is None else self.began_at
+        if self._stage_progress(self.step) >= self.recipe.warmup:  # before, the rate's own rise bends the curve
+            self.curve.append((self.step, found))
         last = self.stage == len(self.plan.stages) - 1 and self.unfreezing.is_last
-        if last and self.best.stale >= self.recipe.patience and not self.ending and self.step < self.pace.planned:
-            self._end_early()
+        if last and not self.ending and self.step < self.pace.planned:
+            self._end_early_where_due()
 
     def _weights(self) -> dict[str, torch.Tensor]:
         """Copies of the trained parameters as they are kept: their average where there is one."""
@@ -390,12 +403,30 @@ class Loop:
         if not self.best.state:
             self.best = Best(self.step, {}, self._weights())
 
-    def _end_early(self) -> None:
-        """Patience is spent: decay the rate to its end over a few more steps instead of stopping abruptly."""
-        end = min(self.pace.planned, self.step + max(1, round(self.recipe.ending_share * self.step)))
-        self.ending = "patience"
-        because = f"{self.best.stale} validations without a better {self.recipe.watch}"
-        self.watch.decisions.take("ending", lambda: (end, because), self.step)
+    def _end_early_where_due(self) -> None:
+        """End when patience is spent, or when the rest would cost more than it can bring; or as was recorded here.
+
+        What an earlier process found worth its cost stays so: only steps that nobody has gone beyond are weighed.
+        """
+        if self.best.stale >= self.recipe.patience:
+            self._end_early("patience", f"{self.best.stale} validations without a better {self.recipe.watch}")
+        elif self.watch.decisions.recorded("ending", self.step) is not None:
+            self._end_early("gain", "")
+        elif self.watch.stopping is not None and self.watch.governor is not None and self.step >= self.watch.reached:
+            overheads, rows = self.watch.governor.overheads, len(self.validation)
+            seconds = overheads.step_seconds(self.step_seconds())
+            every, planned, began_at = overheads.validate_every, self.pace.planned, self.began_at or 0.0
+            weighed = self.watch.stopping.weigh(self.curve, began_at, planned, every, seconds, self.recipe, rows)
+            if weighed is not None:
+                self.watch.events.emit("training.weighed", step=self.step, **weighed.told())
+            if weighed is not None and not weighed.pays:
+                self._end_early("gain", self.watch.stopping.reason(weighed, self.recipe.watch))
+
+    def _end_early(self, why: str, because: str) -> None:
+        """Decay the rate to its end over a few more steps instead of stopping abruptly."""
+        self.ending = why
+        end = end_after(self.step, self.pace.planned, self.recipe)
+        end = self.watch.decisions.take("ending", lambda: (end, because), self.step)
         self.pace = self.pace.refitted(self.step, end)
         self.full_steps = end
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from thriftune.options import Options, Seconds
+from thriftune.options import Options, Seconds, parse_amount
 from thriftune.tasks.kinds import Method, kind_of
 from thriftune.train.recipe import Phase
 
@@ -39,6 +40,21 @@ def read_class_weights(value: Any) -> str | dict[str, float]:
         raise ValueError("none, balanced, or a number for each label") from None
 
 
+def read_gain_worth(value: Any) -> str | Decimal:
+    """The word none or objective, or an amount of money.
+
+    Raises:
+        ValueError: with what was expected, when it is neither.
+    """
+    if value in ("none", "objective"):
+        return str(value)
+    try:
+        return parse_amount(value).normalize()
+    except ValueError:
+        raise ValueError("none, objective, or an amount of money for a point, such as 0.50") from None
+
+
+GainWorth = Annotated[Literal["none", "objective"] | Decimal, BeforeValidator(read_gain_worth)]
 ClassWeights = Annotated[Literal["none", "balanced"] | dict[str, float], BeforeValidator(read_class_weights)]
 AutoInt = Annotated[int | None, BeforeValidator(read_auto)]
 AutoFloat = Annotated[float | None, BeforeValidator(read_auto)]
@@ -186,6 +202,11 @@ class TrainOptions(Options):
         default=3, ge=1, le=1000, description="Validations without gain before a short decay ends training"
     )
     min_gain: float = Field(default=0.0, ge=0, le=1, description="Any gain counts; patience evens out the noise")
+    gain_worth: GainWorth = Field(
+        default="none",
+        description="Money for a point (0.01 of the watched figure): training ends by a short decay once the rest of it"
+        " would cost more than it can bring; none trains on, objective takes objective.worth",
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16", "tf32"] = Field(
         default="auto",
         description="Probed: bf16 is 7 times faster on some processors and 200 times slower on others; fp16 with loss"

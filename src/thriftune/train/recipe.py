@@ -55,6 +55,7 @@ class Recipe:
     seed: int = 0
     patience: int = 3  # validations without gain before a short decay ends the run
     min_gain: float = 0.0  # of the watched metric
+    gain_worth: str = "none"  # what a point must be worth its cost by, as it was stated
     ending_share: float = 0.1  # that short decay, as a share of the steps done
     watch: str = "loss"  # the validation figure that chooses the best checkpoint
     higher_is_better: bool = False

@@ -11,6 +11,7 @@ from typing import Protocol
 from thriftune.budget.decisions import Decisions
 from thriftune.budget.governor import Governor
 from thriftune.events import EventLog
+from thriftune.train.stopping import Stopping
 
 
 class UnitMeter(Protocol):
@@ -23,7 +24,11 @@ class UnitMeter(Protocol):
 
 @dataclass(frozen=True)
 class Supervision:
-    """Who watches the loop: the governor and the meter (None to replay a recorded run), journal and events."""
+    """Who watches the loop: the governor and the meter (None to replay a recorded run), journal and events.
+
+    Args:
+        stopping: weighs what the rest can bring against what it costs; None to train on as long as patience lasts.
+    """
 
     decisions: Decisions
     events: EventLog
@@ -33,6 +38,7 @@ class Supervision:
     reached: int = 0  # the last step that an earlier, killed process recorded
     checkpoint_seconds: float = 30.0
     interrupted: Callable[[], bool] = lambda: False
+    stopping: Stopping | None = None
 
     def unit(self, what: str, upper_seconds: float) -> AbstractContextManager[object]:
         """A metered unit of the training phase; nothing is metered in a replay."""
@@ -45,7 +51,7 @@ class Outcome:
 
     steps: int
     epochs: float
-    stopped: str  # "planned", "patience", "budget", "breach"
+    stopped: str  # "planned", "patience", "gain", "budget", "breach"
     best_step: int
     best: dict[str, float]
     final_loss: float

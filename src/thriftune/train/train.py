@@ -30,6 +30,7 @@ from thriftune.train.options import TrainOptions
 from thriftune.train.prefix_cache import FOLDER, Needs, PrefixCache, open_or_build_all
 from thriftune.train.ranks import ALONE, Ranks
 from thriftune.train.recipe import Mixing, Phase, Recipe
+from thriftune.train.stopping import Stopping
 from thriftune.train.supervision import Outcome, Supervision
 from thriftune.train.unfreezing import Unfreezing, mean_cost
 
@@ -135,6 +136,7 @@ def recipe_of(
         seed=seed,
         patience=options.patience,
         min_gain=options.min_gain,
+        gain_worth=str(options.gain_worth),
         watch=watch,
         higher_is_better=watch not in {"loss", "perplexity"},
         validations_per_epoch=options.validations_per_epoch,
@@ -262,6 +264,7 @@ def run(
     dead_band: float,
     about: dict[str, Any],
     ranks: Ranks = ALONE,
+    stopping: Stopping | None = None,
 ) -> TunedModel:
     """Train, under the governor, or take the tuned model that this recipe has made before.
 
@@ -277,6 +280,7 @@ def run(
         dead_band: of the governor.
         about: what else belongs to the model, such as the preparation steps that a server must run; JSON values.
         ranks: the processes that train together; this is the first of them.
+        stopping: what a point is worth, where training is to end once the rest of it is not worth its cost.
     """
     checkpoints = context.root / "checkpoints" / f"{context.attempt}-{work.key[:16]}"
 
@@ -303,6 +307,7 @@ def run(
                 reached=reached,
                 checkpoint_seconds=options.checkpoint_seconds,
                 interrupted=interrupted,
+                stopping=stopping,
             ),
             ranks,
         )
