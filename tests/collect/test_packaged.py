@@ -45,6 +45,7 @@ def test_support_pairs_are_questions_with_answers(tmp_path: Path) -> None:
 FORMS = {
     "ukrainian": (465, 460, {"prompt", "completion"}),
     "persian": (773, 773, {"prompt", "completion"}),
+    "trivia": (261, 261, {"prompt", "completion"}),
     "italian": (4_419, 752, {"prompt", "completion"}),
     "definitions": (207_235, 2_674, {"prompt", "completion"}),
     "editorials": (5_190, 498, {"text", "id"}),

@@ -64,6 +64,7 @@ REGIMES = {
     "definitions": Regime("definitions", PAIR, "perplexity", 96, 24, {}, 1),
     "ukrainian": Regime("ukrainian", PAIR, "perplexity", 48, 16, {}, 1),
     "translation": Regime("italian", PAIR, "perplexity", 96, 24, {}, 1),
+    "trivia": Regime("trivia", PAIR, "perplexity", 96, 32, {}, 1),
     "editorials": Regime("editorials", {"text": "text"}, "perplexity", 12, 16, {}),
     "tone": Regime(
         "tone",

@@ -80,3 +80,37 @@ def test_rouge_reads_every_script() -> None:
 def test_perplexity_is_over_tokens_not_rows() -> None:
     statistics = text.likelihood_statistics(np.array([4.0, 2.0]), np.array([3.0, 1.0]))
     assert statistics.values()["perplexity"] == pytest.approx(math.exp(6 / 4))
+
+
+SQUAD = [
+    # Target, answer, exact match and F1 of SQuAD's official functions (version 2.0 of the script).
+    ("The Andromeda Galaxy.", "andromeda galaxy", 1, 1.0),
+    ("A gyroscope.", "It is called a gyroscope", 0, 0.4),
+    ("The United Kingdom of Great Britain", "Great Britain", 0, 0.571428571429),
+    ("Arizona and Hawaii", "Hawaii and Arizona", 0, 1.0),
+    ("Mr. Potato Head", "mr potato-head", 0, 0.4),
+    ("1963", "In 1963.", 0, 0.666666666667),
+    ("1963", "1964", 0, 0.0),
+    ("Fort Knox", "", 0, 0.0),
+    ("the", "a", 1, 1.0),
+    ("", "", 1, 1.0),
+    ("A. A. Milne", "A.A. Milne", 0, 0.666666666667),
+    ("Twenty-four", "twenty four", 0, 0.0),
+    ("’Hamlet’", "Hamlet", 0, 0.0),
+    ("Кордова, Испания", "кордова испания", 1, 1.0),
+    ("The Great Dane", "a great great dane", 0, 0.8),
+    ("theatre", "the atre", 0, 0.0),
+    ("An  aglet\n", "aglet", 1, 1.0),
+]
+
+
+@pytest.mark.parametrize(("target", "answer", "exact", "f1"), SQUAD)
+def test_short_answers_are_compared_as_squads_script_does(target: str, answer: str, exact: int, f1: float) -> None:
+    found = text.scores([target], [answer])
+    assert (found["squad_exact"], found["squad_f1"]) == (exact, pytest.approx(f1, abs=1e-11))
+
+
+def test_short_answers_are_averaged_over_rows() -> None:
+    targets, outputs, exact, f1 = zip(*SQUAD, strict=True)
+    found = text.scores(targets, outputs)
+    assert (found["squad_exact"], found["squad_f1"]) == pytest.approx((np.mean(exact), np.mean(f1)))

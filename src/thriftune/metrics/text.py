@@ -7,12 +7,16 @@
   ours to it on English text; it is not called, since it imports NLTK, which takes seconds of a metered machine, and
   since its tokenizer keeps the letters a–z only, which makes every Persian or Ukrainian answer score 0. Ours keeps
   the letters and digits of every script.
+- `squad_exact`, `squad_f1`: equal, and mean F1 over the words that both have, after SQuAD's normalisation (Rajpurkar
+  et al., EMNLP 2016, section 6; the official script's): lower case, no ASCII punctuation, no English articles. As in
+  its version 2.0, two answers of which nothing is left are equal.
 - `perplexity`: e to the mean negative log-likelihood a token, over all counted tokens.
 """
 
 from __future__ import annotations
 
 import re
+import string
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -28,12 +32,16 @@ BLEU_ORDERS = 4
 CHRF_ORDERS = 6
 CHRF_BETA = 2  # recall counts twice as much as precision: Popović, "chrF deconstructed", WMT 2016
 ROUGE = ("rouge1", "rouge2", "rougeL")
+SQUAD = ("squad_exact", "squad_f1")
 _WORD = re.compile(r"[^\W_]+")
+_ARTICLE = re.compile(r"\b(a|an|the)\b")
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 _EXACT, _ROUGE = 0, slice(1, 4)
 _BLEU_LENGTHS, _BLEU_HITS, _BLEU_TOTALS = slice(4, 6), slice(6, 10), slice(10, 14)
 _CHRF_GIVEN, _CHRF_WANTED, _CHRF_HITS = slice(14, 20), slice(20, 26), slice(26, 32)
-_COLUMNS = 32
+_SQUAD = slice(32, 34)
+_COLUMNS = 34
 
 
 def scores(targets: Sequence[str], outputs: Sequence[str]) -> dict[str, float]:
@@ -44,7 +52,7 @@ def scores(targets: Sequence[str], outputs: Sequence[str]) -> dict[str, float]:
         outputs: (rows,) the generated ones.
 
     Returns:
-        exact_match, bleu, chrf, rouge1, rouge2 and rougeL, each 0…1.
+        exact_match, bleu, chrf, rouge1, rouge2, rougeL, squad_exact and squad_f1, each 0…1.
 
     >>> scores(["a b c d"], ["A  b c d"])["exact_match"]
     1.0
@@ -65,6 +73,7 @@ def answer_statistics(targets: Sequence[str], outputs: Sequence[str]) -> Statist
         counts = bleu.sentence_score(output, [target])
         row[_BLEU_LENGTHS] = counts.sys_len, counts.ref_len
         row[_BLEU_HITS], row[_BLEU_TOTALS] = counts.counts, counts.totals
+        row[_SQUAD] = squad_equal(target, output), _squad_f1(squad_words(target), squad_words(output))
         row[_CHRF_GIVEN], row[_CHRF_WANTED], row[_CHRF_HITS] = _character_matches(target, output)
     # The last column counts rows, for the metrics that are means over rows.
     return summed(np.column_stack([table, np.ones(len(table))]), _measure_answers)
@@ -109,6 +118,24 @@ def text_statistics(
 def normalise(text: str) -> str:
     """A text as `exact_match` compares it."""
     return " ".join(unicodedata.normalize("NFC", text).casefold().split())
+
+
+def squad_words(text: str) -> list[str]:
+    """The words of an answer as SQuAD compares them.
+
+    >>> squad_words("The Andromeda Galaxy.")
+    ['andromeda', 'galaxy']
+    """
+    return _ARTICLE.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split()
+
+
+def squad_equal(target: str, output: str) -> bool:
+    """Whether two answers have the same words in the same order, as SQuAD compares them."""
+    return squad_words(target) == squad_words(output)
+
+
+def _squad_f1(wanted: list[str], given: list[str]) -> float:
+    return _overlap(Counter(wanted), Counter(given)) if wanted or given else 1.0
 
 
 def _rouge(wanted: list[str], given: list[str]) -> tuple[float, float, float]:
@@ -161,6 +188,7 @@ def _measure_answers(sums: Weights) -> dict[str, NDArray[np.float64]]:
         "bleu": _bleu(sums[:, _BLEU_LENGTHS], sums[:, _BLEU_HITS], sums[:, _BLEU_TOTALS]),
         "chrf": _chrf(sums[:, _CHRF_GIVEN], sums[:, _CHRF_WANTED], sums[:, _CHRF_HITS]),
         **{name: rouge[:, i] for i, name in enumerate(ROUGE)},
+        **{name: sums[:, _SQUAD][:, i] / rows for i, name in enumerate(SQUAD)},
     }
 
 

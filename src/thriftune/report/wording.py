@@ -36,6 +36,8 @@ METRICS = {
     "rouge1": "ROUGE-1",
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",
+    "squad_exact": "exact match (SQuAD)",
+    "squad_f1": "token F1 (SQuAD)",
     "perplexity": "perplexity",
     "bits_per_character": "bits per character",
     "preference_accuracy": "preference accuracy",

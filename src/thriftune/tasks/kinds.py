@@ -173,7 +173,10 @@ KINDS: dict[TaskName, Kind] = {
         content="messages",
         classes=False,
         generates=True,
-        metrics=("rougeL", "rouge1", "rouge2", "exact_match", "bleu", "chrf", "perplexity"),
+        metrics=(
+            *("rougeL", "rouge1", "rouge2", "exact_match", "bleu", "chrf"),
+            *("squad_f1", "squad_exact", "perplexity"),
+        ),
         watched=("loss", "perplexity"),
         baselines=("majority", "retrieval", "untuned"),
         longest=1024,
