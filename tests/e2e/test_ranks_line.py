@@ -185,3 +185,33 @@ def test_two_processes_are_one_lease_and_one_account(second_killed, finished_by_
     # What the killed processes had reserved is posted too; the launchers' own start-up is in nobody's account.
     assert float(spent / PRICE_A_SECOND) == pytest.approx(seconds, rel=0.4)
     assert Decimal(line.json("report")["cost"]["spent"]) == charged(line)
+
+
+def test_accelerate_starts_two_processes_that_train_as_one_does(fresh, alone):
+    line = taken_up(fresh)
+    launcher = line.start(
+        "train", "--launch", "accelerate launch --multi_gpu --num_processes 2 --main_process_port 0 --quiet"
+    )
+    try:
+        line.wait_for("training.step")
+        sizes = {
+            process.environ().get("WORLD_SIZE")
+            for process in psutil.Process(launcher.pid).children(recursive=True)
+            if process.environ().get("RANK")
+        }
+        out, err = launcher.communicate(timeout=PATIENT_SECONDS)
+    finally:
+        launcher.kill()
+    assert launcher.returncode == 0, (out, err)
+    assert sizes == {"2"}
+    assert losses(line) == pytest.approx(losses(alone), abs=1e-4)
+    assert line.rows("SELECT COUNT(*) FROM leases") == [(1,)]
+
+
+def test_a_launcher_that_starts_too_few_is_refused_before_anything_is_paid(fresh):
+    line = taken_up(fresh)
+    ended = line.do("train", "--launch", "accelerate launch --cpu --num_processes 2 --quiet")
+    assert ended.returncode == 2, ended.stderr
+    assert "processes that know of no other" in ended.stderr
+    assert "--multi_gpu" in ended.stderr
+    assert not (line.folder / ".thriftune").exists()

@@ -15,7 +15,7 @@ from models_for_tests import bert_folder, llama_folder
 from thriftune.errors import BadInput
 from thriftune.tasks.batches import micro_batches
 from thriftune.train.batches import plan_epoch
-from thriftune.train.launch import command
+from thriftune.train.launch import NOTE, as_stated, check, command, note_for, stated_processes
 from thriftune.train.ranks import Group, choose_parallel
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -158,3 +158,41 @@ def test_the_launcher_s_command_starts_our_module():
     program, *words = command("torchrun --nproc-per-node 2", ["run", "p.yaml"])
     assert Path(program).name == "torchrun"
     assert words == ["--nproc-per-node", "2", "-m", "thriftune.cli", "run", "p.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("launcher", "stated"),
+    [
+        ("torchrun --nproc-per-node 2", 2),
+        ("torchrun --standalone --nproc_per_node=4", 4),
+        ("torchrun --nnodes 2 --nproc-per-node 3 --node-rank 0", 6),
+        ("torchrun --nproc-per-node gpu", None),
+        ("torchrun --nnodes 1:4 --nproc-per-node 2", None),
+        ("torchrun", None),
+        ("accelerate launch --cpu --num_processes 2", 2),
+        ("accelerate launch --num-processes=2 --num_machines 2", 2),
+        ("mpirun -np 3", 3),
+    ],
+)
+def test_the_stated_number_of_processes_is_read(launcher, stated):
+    assert stated_processes(launcher) == stated
+
+
+@pytest.mark.parametrize(("started", "found"), [(None, "processes that know of no other"), ("3", "3 processes")])
+def test_another_number_of_processes_than_stated_is_refused(started, found, tmp_path, monkeypatch):
+    noted = note_for("torchrun --nproc-per-node 2", tmp_path)
+    monkeypatch.setenv(NOTE, noted[NOTE])
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert as_stated()
+    check("torchrun --nproc-per-node 2", noted)
+    monkeypatch.setenv("WORLD_SIZE", started) if started else monkeypatch.delenv("WORLD_SIZE")
+    assert not as_stated()
+    with pytest.raises(BadInput, match="another number of processes") as refused:
+        check("torchrun --nproc-per-node 2", noted)
+    assert refused.value.found == found
+
+
+def test_where_no_number_is_stated_every_number_will_do(tmp_path):
+    assert note_for("torchrun", tmp_path) == {}
+    check("torchrun", {})

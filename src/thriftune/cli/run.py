@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from thriftune.errors import EXIT_BAD_INPUT
 
 if TYPE_CHECKING:
     from thriftune.project import Project
@@ -30,8 +33,10 @@ def run(
     from thriftune.cli.progress import watch
     from thriftune.cli.report import show_report
     from thriftune.project import Project
-    from thriftune.train.launch import rank_here, ranks_launched
+    from thriftune.train.launch import as_stated, rank_here, ranks_launched
 
+    if not as_stated():
+        raise typer.Exit(EXIT_BAD_INPUT)  # whoever launched it says so
     if rank_here() > 0:
         _follow(project)
         return
@@ -66,21 +71,26 @@ def train(
         run(project, as_json)
         return
     from thriftune.project import Project
-    from thriftune.train.launch import command
+    from thriftune.train.launch import check, command, note_for
 
     words = command(launch, ["run", str(project), *(["--json"] if as_json else [])])
     loaded = Project.load(project)
     if _watched(loaded, as_json):
         return
     print(shlex.join(words), file=sys.stderr if as_json else sys.stdout, flush=True)
-    status = _launched(words)
+    with tempfile.TemporaryDirectory() as folder:
+        environment = note_for(launch, Path(folder))
+        status = _launched(words, environment)
+        check(launch, environment)
     if status:
         raise typer.Exit(_status_of(loaded, status))
 
 
-def _launched(words: list[str]) -> int:
+def _launched(words: list[str], environment: dict[str, str]) -> int:
     """Run a launcher to its end, handing on the signals that ask to stop; its exit status."""
-    quieter = {"TORCH_CPP_LOG_LEVEL": "ERROR"} | os.environ  # what torch warns of is no concern of the user's
+    quieter = (
+        {"TORCH_CPP_LOG_LEVEL": "ERROR"} | os.environ | environment
+    )  # what torch warns of is no concern of the user's
     with subprocess.Popen(words, start_new_session=True, env=quieter) as launcher:
 
         def hand_on(number: int, frame: FrameType | None) -> None:
