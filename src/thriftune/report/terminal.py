@@ -169,7 +169,9 @@ def _search(report: Report, rich: bool) -> RenderableType | None:
     for tried in search.configurations[:MANY_TRIED]:
         style = "bold" if tried.values == search.winner else ""
         figures = [expected_score(tried), count(tried.looks), f"{tried.seconds:.0f}", "yes" if tried.ended else "no"]
-        table.add_row(*(_text(each, style) for each in [*map(plain, tried.values.values()), *figures]))
+        table.add_row(
+            *(_text(each, style) for each in [*(plain(str(value)) for value in tried.values.values()), *figures])
+        )
     return Group(table, said)
 
 
