@@ -84,7 +84,7 @@ def test_for_chat_managed_tuning_stands_beside_it(tmp_path) -> None:
     line = chat(tmp_path / "tickets", llama_folder(tmp_path / "llama"), tmp_path / "home")
     told = line.json("plan", "--compare")
     managed = [option for option in told["compare"]["options"] if option["kind"] == "managed"]
-    assert {option["name"].partition(":")[0] for option in managed} == {"openai"}
+    assert {option["name"].partition(":")[0] for option in managed} == {"openai", "vertex"}
     for option in managed:
         assert option["time_s"] is None
         assert option["price_is_old"]

@@ -30,7 +30,7 @@ def looks_of(line: Line) -> list[dict]:
 
 @pytest.mark.parametrize("sampler", ["curves", "random"])
 def test_a_search_leaves_a_rate_that_learns_and_charges_what_it_took(tmp_path, model, home, sampler):
-    line = classifier(tmp_path / "project", model, home, SEARCHED, sampler=sampler, epochs=4)
+    line = classifier(tmp_path / "project", model, home, SEARCHED, sampler=sampler, epochs=15)
     ended = line.do("run")
     assert ended.returncode == 0, ended.stderr
     (found,) = line.events("search.finished")
