@@ -122,7 +122,7 @@ def by_transformers_decoder(trial: Trial, model: torch.nn.Module, folder: Path) 
     with quiet_transformers():
         plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()  # adapters through PEFT
     validation = trial.work.validation
-    batch = trial.work.task.batch(validation, np.arange(len(validation)))
+    batch = trial.work.task.conversations(validation, np.arange(len(validation)))
     loss = trial.work.task.validate(model, validation, 512)["loss"]
     assert plain(**batch, use_cache=False).loss.item() == pytest.approx(loss, rel=1e-4)
     assert AutoTokenizer.from_pretrained(folder).chat_template
