@@ -92,6 +92,25 @@ def test_a_training_goes_on_rung_by_rung_until_its_end_or_a_pruner_s(space, prun
             assert rungs == list(range(1, len(rungs) + 1))
 
 
+@pytest.mark.parametrize("pruner", ["median", "halving", "hyperband"])
+def test_a_pruner_ends_trainings_that_none_would_have_gone_on_with(pruner):
+    grid = [{"learning_rate": rate, "epochs": 9} for rate in np.logspace(-6, -2, 25)]
+    space = make_space(grid, [9.0] * len(grid), grid[0])
+    assert space.configurations[0].rungs == 3
+
+    def ended(name: str) -> float:
+        policy, looks = policy_of("random", name, space, 1, seed=2), []
+        while (proposal := policy.propose(looks, 200.0 - sum(look.cost for look in looks))) is not None:
+            apart = abs(np.log10(grid[proposal.configuration]["learning_rate"]) + 4)
+            score = 0.9 - 0.2 * apart - 0.1 / proposal.rung
+            looks.append(Look(proposal.configuration, proposal.fold, proposal.rung, score, 3.0))
+        tried = {look.configuration for look in looks}
+        return sum(max(look.rung for look in looks if look.configuration == one) == 3 for one in tried) / len(tried)
+
+    assert ended("none") > 0.9
+    assert ended(pruner) < 0.8
+
+
 @pytest.mark.parametrize("sampler", ["curves", "tpe", "random"])
 def test_a_policy_says_the_same_of_the_same_looks_so_that_a_killed_search_goes_on_as_it_would_have(space, sampler):
     looks = searched(policy_of(sampler, "median", space, FOLDS, seed=3), space, 40.0)

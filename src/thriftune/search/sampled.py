@@ -59,13 +59,14 @@ class SampledPolicy:
 
     def propose(self, looks: Sequence[Look], left: float) -> Proposal | None:
         """The next look at the configuration that is being trained, or the first at another."""
-        if looks:
+        study, trial, pruned = self._replayed(looks)
+        if trial is not None:
             now = looks[-1]
             last = now.rung == self._space.configurations[now.configuration].rungs
             fold = now.fold + 1 if last else now.fold
-            if fold < self._folds and not self._pruned(looks, now):
+            if fold < self._folds and not pruned:
                 return self._proposal(now.configuration, fold, 1 if last else now.rung + 1, left)
-        study = self._study(looks)
+            _close(study, trial, looks, now.configuration, pruned)
         for _ in range(10 * len(self._space)):
             number = self._asked(study)
             if number is None or number in {look.configuration for look in looks}:
@@ -99,8 +100,25 @@ class SampledPolicy:
 
         return {name: IntDistribution(0, len(known) - 1) for name, known in self._values.items()}
 
-    def _study(self, looks: Sequence[Look]) -> optuna.Study:
-        """A study that has seen these looks; a pure function of them."""
+    def _replayed(self, looks: Sequence[Look]) -> tuple[optuna.Study, optuna.Trial | None, bool]:
+        """A study that has lived through these looks, one after the other, as its pruner must have: a pure function of
+        them; the trial of the last configuration, still open; and whether the pruner would end it now."""
+        study = self._study(len(looks))
+        trial, pruned, before = None, False, -1
+        for number in dict.fromkeys(look.configuration for look in looks):
+            if trial is not None:
+                _close(study, trial, looks, before, pruned)
+            places = self._places(self._space.configurations[number].values)
+            study.enqueue_trial(dict(zip(self._values, places, strict=True)))
+            trial, pruned, before = study.ask(self._distributions()), False, number
+            for look in looks:
+                if look.configuration == number and look.fold == 0:
+                    trial.report(look.score, look.rung)
+                    pruned = bool(trial.should_prune())
+        return study, trial, pruned
+
+    def _study(self, draws: int) -> optuna.Study:
+        """A fresh study, whose sampler is seeded by the search's seed and `draws`."""
         try:
             import optuna
         except ImportError as missing:
@@ -114,40 +132,28 @@ class SampledPolicy:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         sampler, pruner = self._names
-        made: dict[str, Any] = {"seed": self._seed + len(looks)}
+        made: dict[str, Any] = {"seed": self._seed + draws}
         if sampler == "grid":
             made = {"search_space": {name: list(range(len(known))) for name, known in self._values.items()}} | made
-        study = optuna.create_study(
+        return optuna.create_study(
+            study_name="search",  # by which Hyperband deals trials to its brackets
             direction="maximize",
             sampler=getattr(optuna.samplers, SAMPLERS[sampler])(**made),
             pruner=getattr(optuna.pruners, PRUNERS[pruner])(),
         )
-        distributions = self._distributions()
-        for number in dict.fromkeys(look.configuration for look in looks):
-            places = self._places(self._space.configurations[number].values)
-            own = [look for look in looks if look.configuration == number]
-            study.add_trial(
-                optuna.trial.create_trial(
-                    value=_mean_of_folds(looks, number),
-                    params=dict(zip(self._values, places, strict=True)),
-                    distributions=distributions,
-                    intermediate_values={look.rung: look.score for look in own if look.fold == 0},
-                )
-            )
-        return study
 
     def _asked(self, study: optuna.Study) -> int | None:
         trial = study.ask(self._distributions())
         return self._numbers.get(tuple(trial.params[name] for name in self._values))
 
-    def _pruned(self, looks: Sequence[Look], now: Look) -> bool:
-        """Whether the pruner, who sees the other configurations, would end this one now."""
-        others = self._study([look for look in looks if look.configuration != now.configuration])
-        trial = others.ask(self._distributions())
-        for look in looks:
-            if look.configuration == now.configuration and look.fold == 0:
-                trial.report(look.score, look.rung)
-        return bool(trial.should_prune())
+
+def _close(study: optuna.Study, trial: optuna.Trial, looks: Sequence[Look], number: int, pruned: bool) -> None:
+    from optuna.trial import TrialState
+
+    if pruned:
+        study.tell(trial, state=TrialState.PRUNED)
+    else:
+        study.tell(trial, _mean_of_folds(looks, number))
 
 
 def _mean_of_folds(looks: Sequence[Look], number: int) -> float:
