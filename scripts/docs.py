@@ -53,6 +53,7 @@ PROJECT_FILE_INTRODUCTION = (
 FIGURES = (
     ("ratio_best", "{:.2f} × the peer at its best settings"),
     ("fraction_of_roofline", "{:.0%} of the machine's limit"),
+    ("quality_gap_points", "{:.2f} points below the peer"),
     ("overruns", "{:.0f} overruns"),
     ("started", "{:.0f} started"),
     ("money_bound", "{:.0f} bound by money"),
