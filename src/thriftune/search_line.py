@@ -75,6 +75,7 @@ def searched(session: Session, splits: Splits, meant: Callable[[str], str]) -> N
             held_out,
             target.metric if target else None,
             file.parts,
+            splits.by_part,
         )
 
     sought = search.Sought(
@@ -92,12 +93,14 @@ def searched(session: Session, splits: Splits, meant: Callable[[str], str]) -> N
         room = session.limits().seconds - session.outlook.after("search")
         found, span.reused = search.run(
             sought,
-            room,
-            None if worth is None else 100 * float(worth.per_point_over_horizon()),
-            session.decisions,
-            context.events.read(attempt=context.attempt),
+            search.Means(
+                room=room,
+                worth_per_score=None if worth is None else 100 * float(worth.per_point_over_horizon()),
+                decisions=session.decisions,
+                earlier=context.events.read(attempt=context.attempt),
+                interrupted=session.interrupted,
+            ),
             context,
-            session.interrupted,
         )
     options = train_options(file.train, found.values)
     models = (found.values.get("model", sought.reference), *file.model_references[1:])

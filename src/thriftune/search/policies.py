@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -41,13 +42,11 @@ class Standing:
 
     Args:
         winner: the number of the configuration to take.
-        top: the one with the best expected score; another than the winner where a cheaper one is as good as that.
         mean: (configurations,) expected score at the end.
         deviation: (configurations,) its standard deviation.
     """
 
     winner: int
-    top: int
     mean: NDArray[np.float64]
     deviation: NDArray[np.float64]
 
@@ -82,7 +81,7 @@ class CurvesPolicy:
 
     def __init__(self, space: Space, folds: int, least_gain: float = 0.0, seed: int = 0) -> None:
         self._space, self._folds, self._least_gain = space, folds, least_gain
-        self._curves = Curves(space, seed)
+        self._beliefs = lru_cache(maxsize=1)(Curves(space, seed).beliefs)  # asked twice about the same looks
 
     def propose(self, looks: Sequence[Look], left: float) -> Proposal | None:
         """The next look, by worth for its price."""
@@ -95,7 +94,7 @@ class CurvesPolicy:
         if not looks:
             start = self._space.start if possible[self._space.start] else int(np.argmin(to_end))
             return Proposal(start, 0, 1, np.inf, float(to_end[start]))
-        gains = knowledge_gradients(self._curves.beliefs(looks))
+        gains = knowledge_gradients(self._beliefs(tuple(looks)))
         chosen = int(np.argmax(np.where(possible, gains / to_end, -np.inf)))
         if gains[chosen] < self._least_gain:
             return None
@@ -103,11 +102,11 @@ class CurvesPolicy:
 
     def standing(self, looks: Sequence[Look]) -> Standing:
         """The best expected score among those that were looked at."""
-        beliefs = self._curves.beliefs(looks)
+        beliefs = self._beliefs(tuple(looks))
         seen = np.zeros(len(self._space), dtype=bool)
         seen[[look.configuration for look in looks]] = True
-        top = int(np.argmax(np.where(seen, beliefs.mean, -np.inf)))
-        return Standing(top, top, beliefs.mean, beliefs.deviation)
+        winner = int(np.argmax(np.where(seen, beliefs.mean, -np.inf)))
+        return Standing(winner, beliefs.mean, beliefs.deviation)
 
 
 def open_folds(space: Space, looks: Sequence[Look], folds: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -84,7 +84,7 @@ class SampledPolicy:
             )
         among = np.where(ended, mean, -np.inf) if ended.sum() >= FEW_TO_WIN else mean
         winner = int(np.argmax(among))
-        return Standing(winner, winner, mean, np.full(len(self._space), np.nan))
+        return Standing(winner, mean, np.full(len(self._space), np.nan))
 
     def _proposal(self, number: int, fold: int, rung: int, left: float) -> Proposal | None:
         one = self._space.configurations[number]

@@ -27,7 +27,6 @@ from thriftune.search.sampled import policy_of
 from thriftune.search.space import Space, make_space, product_of
 from thriftune.search.trials import OutOfMoney, Trials, paid_looks
 from thriftune.tasks.kinds import kind_of
-from thriftune.train.costs import Costs
 from thriftune.train.loop import Loop
 from thriftune.train.machine import Machine
 from thriftune.train.options import TrainOptions
@@ -95,35 +94,37 @@ class Sought:
         return recipe_key("search", STAGE_VERSION, {"splits": self.data_hash}, recipe, {})
 
 
-def found_in(artifact: Artifact) -> Found:
-    """The result that an artifact holds."""
-    return Found(**json.loads((artifact.folder / RESULT_FILE).read_text()))
-
-
-def run(
-    sought: Sought,
-    room: float,
-    worth_per_score: float | None,
-    decisions: Decisions,
-    earlier: Sequence[Event],
-    context: Context,
-    interrupted: Callable[[], bool],
-) -> tuple[Found, bool]:
-    """Search, or take what this recipe found before; and whether it was found before.
+@dataclass(frozen=True)
+class Means:
+    """What a search may use.
 
     Args:
-        sought: what is searched.
         room: seconds that are left for search and training together.
         worth_per_score: money for a whole 1 of the score; None where it is not stated.
         decisions: the attempt's journal.
         earlier: the attempt's events so far.
         interrupted: whether the user has asked to stop.
     """
+
+    room: float
+    worth_per_score: float | None
+    decisions: Decisions
+    earlier: Sequence[Event]
+    interrupted: Callable[[], bool]
+
+
+def found_in(artifact: Artifact) -> Found:
+    """The result that an artifact holds."""
+    return Found(**json.loads((artifact.folder / RESULT_FILE).read_text()))
+
+
+def run(sought: Sought, means: Means, context: Context) -> tuple[Found, bool]:
+    """Search, or take what this recipe found before; and whether it was found before."""
     key = sought.key(context.seed)
 
     def write(folder: Path) -> None:
         scratch = context.root / "search" / f"{context.attempt}-{key[:16]}"
-        found = _search(sought, room, worth_per_score, decisions, earlier, context, interrupted, scratch)
+        found = _search(sought, means, context, scratch)
         (folder / RESULT_FILE).write_text(json.dumps(asdict(found), indent=1))
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -133,16 +134,7 @@ def run(
     return found, artifact.reused
 
 
-def _search(
-    sought: Sought,
-    room: float,
-    worth_per_score: float | None,
-    decisions: Decisions,
-    earlier: Sequence[Event],
-    context: Context,
-    interrupted: Callable[[], bool],
-    scratch: Path,
-) -> Found:
+def _search(sought: Sought, means: Means, context: Context, scratch: Path) -> Found:
     candidates = [_checked(sought.train, values) for values in product_of(sought.options.space, context.seed)]
     held_out = folds_of(sought.rows, sought.options.folds, kind_of(sought.task).classes, context.seed)
 
@@ -151,7 +143,7 @@ def _search(
         rest, held = sought.rows.filter(held_out != fold), sought.rows.filter(held_out == fold)
         return sought.work_of(values.get("model", sought.reference), options, rest, held)
 
-    with context.meter.unit("training", "search: the first configuration is read", room):
+    with context.meter.unit("training", "search: the first configuration is read", means.room):
         first = sought.work_of(
             sought.reference, sought.train, sought.rows.filter(held_out != 0), sought.rows.filter(held_out == 0)
         )
@@ -159,47 +151,44 @@ def _search(
     own = {name: _own(sought.train, name, first, sought.reference) for name in sought.options.space}
     space = make_space([values for values, _ in candidates], [cost for cost, _ in sizes], own, [s for _, s in sizes])
     machine = sought.choose_machine(first.hidden_size)
-    with context.meter.unit("training", "search: real steps are probed", room):
-        watch = Supervision(decisions, context.events, None, None, scratch / "probe")
+    with context.meter.unit("training", "search: real steps are probed", means.room):
+        watch = Supervision(means.decisions, context.events, None, None, scratch / "probe")
         loop = Loop(first.task, first.task.build(), first.train, first.validation, first.recipe, machine, watch)
         costs = probe_costs(loop, PROBE_SECONDS, context.root)
         del loop
     trials = Trials(
-        space, work_of, machine, lambda _: costs, context.meter, context.events, earlier, scratch, interrupted
+        space, work_of, machine, costs, context.meter, context.events, means.earlier, scratch, means.interrupted
     )
     full = costs.seconds_per_token * first.mean_step_tokens * first.full_steps * len(sought.rows) / len(first.train)
-    seconds = decisions.take("search_allowance", lambda: _allowance(sought.options, room, full))
+    seconds = means.decisions.take("search_allowance", lambda: _allowance(sought.options, means.room, full))
     chosen = sought.options
     policy = policy_of(chosen.sampler, chosen.pruner, space, chosen.folds, context.seed)
-    return _looks(sought, space, policy, trials, costs, seconds, worth_per_score, context, earlier)
+    return _looks(sought, means, context, space, policy, trials, seconds)
 
 
 def _looks(
     sought: Sought,
+    means: Means,
+    context: Context,
     space: Space,
     policy: Policy,
     trials: Trials,
-    costs: Costs,
     allowed: float,
-    worth_per_score: float | None,
-    context: Context,
-    earlier: Sequence[Event],
 ) -> Found:
     """Look after look, until what is allowed is used up or nothing is worth its price any more."""
-    paid = paid_looks(earlier, space)
+    paid = paid_looks(means.earlier, space)
     looks, spent = [look for look, _ in paid], [seconds for _, seconds in paid]
     price = float(context.meter.price_per_hour) / 3600
-    rate = costs.seconds_per_token  # of a unit of the space's costs, tokens; then what looks really took
-    because = ""
-    while not because:
+    rate = trials.costs.seconds_per_token  # of a unit of the space's costs, tokens; then what looks really took
+    while True:
         left = allowed - math.fsum(spent)
         proposal = policy.propose(looks, left / rate)
         if proposal is None:
             because = f"what is left of its {allowed:.0f} s holds no training"
             break
         least = sought.options.least_gain
-        if worth_per_score:
-            least = rate * proposal.cost * price / worth_per_score
+        if means.worth_per_score:
+            least = rate * proposal.cost * price / means.worth_per_score
         if proposal.gain < least:
             because = f"the best next look promises {100 * proposal.gain:.3f} points, less than {100 * least:.3f}"
             break

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -43,9 +43,13 @@ class TrialEvents:
 
     def emit(self, kind: str, /, **data: Any) -> None:
         """Record an event; it is durable when this returns."""
+        self.remember(kind, data)
+        self._events.emit(PREFIX + kind, trial=self._trial, **data)
+
+    def remember(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Note what a validation found, by its step."""
         if kind == "training.validation":
             self.figures[data["step"]] = {"loss": data["loss"]} | data["metrics"]
-        self._events.emit(PREFIX + kind, trial=self._trial, **data)
 
     def buffer(self, kind: str, /, **data: Any) -> None:
         """Record an event within a second."""
@@ -69,7 +73,7 @@ class Trials:
         space: what is searched.
         work_of: what is to be trained for a configuration (its number) on a fold.
         machine: how to compute.
-        costs: of a configuration's parts of training, by the probe.
+        costs: of the parts of training, by the probe.
         meter: charges every unit.
         events: the attempt's.
         earlier: what an earlier process of the attempt recorded.
@@ -80,7 +84,7 @@ class Trials:
     space: Space
     work_of: Callable[[int, int], Work]
     machine: Machine
-    costs: Callable[[int], Costs]
+    costs: Costs
     meter: UnitMeter
     events: Recorder
     earlier: Sequence[Event]
@@ -104,7 +108,7 @@ class Trials:
         self._target = min(proposal.rung * every, loop.full_steps)
         stopped = ""
         try:
-            stopped = loop.run(every, self.costs(number)).stopped
+            stopped = loop.run(every, self.costs).stopped
         except Interrupted:
             if self.interrupted():
                 raise
@@ -129,8 +133,7 @@ class Trials:
         events = TrialEvents(self.events, _name(number, fold))
         recorded = recorded_of(_name(number, fold), self.earlier)
         for event in recorded:
-            if event.kind == "training.validation":
-                events.figures[event.data["step"]] = {"loss": event.data["loss"]} | event.data["metrics"]
+            events.remember(event.kind, event.data)
         watch = Supervision(
             decisions=Decisions(events, recorded),
             events=events,
