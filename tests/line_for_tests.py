@@ -61,6 +61,14 @@ def write_films(path: Path, rows: int = 300, seed: int = 0) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
+def write_opposites(path: Path, films: Path, before: str = "") -> None:
+    """The same films with each label turned round, `before` in front of each text."""
+    header, *rows = films.read_text().splitlines()
+    other = {"pos": "neg", "neg": "pos"}
+    turned = [f"{before}{text},{other[label]}" for text, label in (row.rsplit(",", 1) for row in rows)]
+    path.write_text("\n".join([header, *turned]) + "\n")
+
+
 @dataclass(frozen=True)
 class Line:
     """A project's folder, and its commands as child processes of their own.

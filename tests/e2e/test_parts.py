@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from line_for_tests import Line, classifier, write_films
+from line_for_tests import Line, classifier, write_films, write_opposites
 from models_for_tests import bert_folder
 
 PROJECT = """name: {name}
@@ -37,10 +37,7 @@ def films(folder: Path, model: Path, home: Path, how: str, epochs: int = 25, iro
     line = classifier(folder, model, home, PROJECT, how=how, epochs=epochs)
     write_films(folder / "ironic.csv", seed=1)
     if ironic:
-        header, *rows = (folder / "ironic.csv").read_text().splitlines()
-        other = {"pos": "neg", "neg": "pos"}
-        turned = [f"oh {text},{other[label]}" for text, label in (row.rsplit(",", 1) for row in rows)]
-        (folder / "ironic.csv").write_text("\n".join([header, *turned]) + "\n")
+        write_opposites(folder / "ironic.csv", folder / "ironic.csv", before="oh ")
     return line
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from test_line import assert_the_report_is_whole, served
 
-from line_for_tests import Line, classifier, write_films
+from line_for_tests import Line, classifier, write_films, write_opposites
 from models_for_tests import bert_folder
 from thriftune.collect.packaged import write_packaged
 
@@ -58,11 +58,18 @@ def opposites(folder: Path, model: Path, home: Path, heads: str, epochs: int = 1
     """The same films twice: in the second part each label means the opposite, and nothing in a text tells which."""
     line = classifier(folder, model, home, OPPOSITE, heads=heads, epochs=epochs)
     write_films(folder / "films.csv", rows=400)
-    header, *rows = (folder / "films.csv").read_text().splitlines()
-    other = {"pos": "neg", "neg": "pos"}
-    turned = [f"{text},{other[label]}" for text, label in (row.rsplit(",", 1) for row in rows)]
-    (folder / "ironic.csv").write_text("\n".join([header, *turned]) + "\n")
+    write_opposites(folder / "ironic.csv", folder / "films.csv")
     return line
+
+
+def test_a_search_trains_the_heads_that_the_run_will_train(tmp_path, model, home):
+    line = opposites(tmp_path / "project", model, home, "by_part")
+    project = line.folder / "thriftune.yaml"
+    project.write_text(project.read_text() + "search: {space: {weight_decay: [0.0, 0.01]}, folds: 2, runs: 4}\n")
+    ended = line.do("run")
+    assert ended.returncode == 0, ended.stderr
+    (found,) = line.events("search.finished")
+    assert found["configurations"][0]["expected"] > 0.8  # one head for both parts stays below 0.7
 
 
 @pytest.fixture(scope="module")
