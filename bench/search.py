@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import subprocess
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
@@ -25,12 +26,13 @@ import harness
 from harness import BENCH, Benchmark, Figures, Settings, say
 from machine import measured_machine
 from thriftune.search.curves import Look
+from thriftune.search.policies import Policy
 from thriftune.search.sampled import policy_of
 from thriftune.search.space import Space, make_space
 
 TABLE = BENCH / "search-table" / "movie-minilm.jsonl"
-REPLAYS, QUICK_REPLAYS = 500, 20
-SHARES = (1 / 40, 1 / 20, 1 / 10)
+REPLAYS, FEW_REPLAYS, QUICK_REPLAYS = 500, 100, 6
+SHARES = [1 / 40, 1 / 20, 1 / 10, 1 / 5]
 SHARE = 1 / 20
 TARGET_GAP = 0.5  # points
 DEFAULT = {"rate": 1e-4, "batch": 32, "epochs": 10}  # what Thriftune takes for MiniLM and a few hundred rows
@@ -40,7 +42,12 @@ POLICIES = {
     "tpe_hyperband": ("tpe", "hyperband"),
     "tpe_halving": ("tpe", "halving"),
 }
-OTHERS = ("random", "tpe_hyperband", "tpe_halving", "default")
+SYNE_TUNE = ("asha", "mobster", "dyhpo")
+SLOW = ("mobster", "dyhpo")  # fit a Gaussian process of theirs at every step
+OTHERS = ("random", "tpe_hyperband", "tpe_halving", *SYNE_TUNE, "default")
+NAMES = ("ours", *OTHERS)
+SYNE_TUNE_PYTHON = BENCH.parent / ".venv-syne-tune" / "bin" / "python"
+AT_ONCE = 5  # replays that a process of theirs makes
 ONE_FOLD = ("random", "tpe_hyperband", "tpe_halving")  # on all folds they would see two configurations; this is better
 FURTHER = ("compute_ratio", "quality_gap_points", "curve", "others")
 
@@ -72,7 +79,11 @@ class Table:
 @cache
 def read_table(path: Path) -> Table:
     """A table from its file."""
-    fits = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return table_of([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()])
+
+
+def table_of(fits: list[dict[str, Any]]) -> Table:
+    """A table from its fits, in the form of its file."""
     curves = {tuple(fit["key"]): [look[0] for look in fit["curve"]] for fit in fits}
     tests = {tuple(fit["key"]): fit["test"][0] for fit in fits}
     configurations = sorted({key[:3] for key in curves})
@@ -86,12 +97,27 @@ def read_table(path: Path) -> Table:
 def replay(path: Path, name: str, share: float, seed: int) -> tuple[float, float]:
     """One replay: the winner's test accuracy less that of the grid's winner, in points; and the share really used."""
     table = read_table(path)
-    drawn = list(np.random.default_rng(seed).choice(table.folds, len(table.folds)))
-    ends = [fmean(table.curves[(*one, fold)][-1] for fold in drawn) for one in table.configurations]
-    grid = table.test[int(np.argmax(ends))]
+    drawn = drawn_folds(table, seed)
     if name == "default":
-        return 100 * float(table.test[table.space.start] - grid), 0.0
+        return margin_of(table, drawn, table.space.start), 0.0
     policy = policy_of(*POLICIES[name], table.space, 1 if name in ONE_FOLD else len(drawn), seed)
+    winner, spent = searched(table, drawn, policy, share)
+    return margin_of(table, drawn, winner), spent / table.cost
+
+
+def drawn_folds(table: Table, seed: int) -> list[int]:
+    """A replay's folds, drawn with replacement, for grid and policies alike."""
+    return [int(fold) for fold in np.random.default_rng(seed).choice(table.folds, len(table.folds))]
+
+
+def margin_of(table: Table, drawn: list[int], winner: int) -> float:
+    """A configuration's test accuracy less that of the grid's winner on these folds, in points."""
+    ends = [fmean(table.curves[(*one, fold)][-1] for fold in drawn) for one in table.configurations]
+    return 100 * float(table.test[winner] - table.test[int(np.argmax(ends))])
+
+
+def searched(table: Table, drawn: list[int], policy: Policy, share: float) -> tuple[int, float]:
+    """A policy's winner on these folds within a share of the grid's computing, and the epochs that it took."""
     looks: list[Look] = []
     spent, most = 0.0, share * table.cost
     while (proposal := policy.propose(looks, most - spent)) is not None:
@@ -102,66 +128,121 @@ def replay(path: Path, name: str, share: float, seed: int) -> tuple[float, float
         score = table.curves[(*one, drawn[proposal.fold])][proposal.rung - 1]
         looks.append(Look(proposal.configuration, proposal.fold, proposal.rung, score, cost))
         spent += cost
-    return 100 * float(table.test[policy.standing(looks).winner] - grid), spent / table.cost
+    return policy.standing(looks).winner, spent
 
 
 def cells(table: Path, quick: bool) -> list[Settings]:
-    """One cell a policy and cap."""
-    replays = QUICK_REPLAYS if quick else REPLAYS
-    at = {"table": _told(table), "content": hash_of(table), "replays": replays}
-    ours = [at | {"policy": "ours", "share": share} for share in SHARES]
-    return ours + [at | {"policy": name, "share": SHARE} for name in OTHERS]
+    """One cell a policy, at every share."""
+    replays = {name: FEW_REPLAYS if name in SLOW else REPLAYS for name in NAMES}
+    at = {"table": _told(table), "content": hash_of(table), "shares": SHARES[:2] if quick else SHARES}
+    return [at | {"policy": name, "replays": QUICK_REPLAYS if quick else replays[name]} for name in NAMES]
 
 
 def run(settings: Settings) -> Figures:
     """Search under one cap against a full grid with cross-validation, on a table of a grid that was really run."""
-    table, replays = BENCH / settings["table"], settings["replays"]
+    table, name, replays = BENCH / settings["table"], settings["policy"], settings["replays"]
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        whole = ([value] * replays for value in (table, settings["policy"], settings["share"]))
-        found = list(pool.map(replay, *whole, range(replays), chunksize=5))
-    gaps = [-margin for margin, _ in found]
-    say(f"{settings['policy']} at 1/{1 / settings['share']:.0f}: {fmean(gaps):.2f} points below the grid's winner")
-    return {"gaps": gaps, "used": fmean(used for _, used in found), "machine": measured_machine(1)}
+        if name in SYNE_TUNE:
+            cut = [range(at, min(at + AT_ONCE, replays)) for at in range(0, replays, AT_ONCE)]
+            whole = ([value] * len(cut) for value in (table, name, settings["shares"]))
+            found = [each for some in pool.map(syne_tune_replays, *whole, cut) for each in some]
+        else:
+            whole = ([value] * replays for value in (table, name, settings["shares"]))
+            found = list(pool.map(replays_at, *whole, range(replays), chunksize=5))
+    curve = []
+    for place, share in enumerate(settings["shares"]):
+        gaps = [-each[place][0] for each in found]
+        used = fmean(each[place][1] for each in found)
+        curve.append({"share": share, "gaps": gaps, "used": used})
+        say(f"{name} at 1/{1 / share:.0f}: {fmean(gaps):.2f} points below the grid's winner")
+    return {"curve": curve, "machine": measured_machine(1)}
+
+
+def replays_at(path: Path, name: str, shares: list[float], seed: int) -> list[tuple[float, float]]:
+    """One replay at each share."""
+    return [replay(path, name, share, seed) for share in shares]
+
+
+def syne_tune_replays(path: Path, name: str, shares: list[float], seeds: range) -> list[list[tuple[float, float]]]:
+    """Replays by a scheduler of Syne Tune's, in its own environment; it goes on from share to share.
+
+    Raises:
+        SystemExit: that environment is not there.
+    """
+    if not SYNE_TUNE_PYTHON.exists():
+        raise SystemExit("Syne Tune needs an environment of its own: run `bash scripts/syne-tune`")
+    table = read_table(path)
+    drawn = {seed: drawn_folds(table, seed) for seed in seeds}
+    asked = {
+        "scheduler": name,
+        "fits": [{"key": key, "curve": [[score] for score in curve]} for key, curve in table.curves.items()],
+        "replays": [{"seed": seed, "fold": drawn[seed][0]} for seed in seeds],
+        "checkpoints": [share * table.cost for share in shares],
+    }
+    command = [str(SYNE_TUNE_PYTHON), str(BENCH / "peers" / "syne_tune_replays.py")]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    ended = subprocess.run(
+        command, input=json.dumps(asked), capture_output=True, text=True, check=False, env=environment
+    )
+    if ended.returncode:
+        raise SystemExit(ended.stderr)
+    winners = json.loads(ended.stdout.splitlines()[-1])
+    numbers = {one: number for number, one in enumerate(table.configurations)}
+    return [
+        [
+            (margin_of(table, drawn[seed], numbers[tuple(winner)]), share)
+            for winner, share in zip(each, shares, strict=True)
+        ]
+        for seed, each in zip(seeds, winners, strict=True)
+    ]
 
 
 def summarise(found: list[tuple[Settings, Figures]]) -> dict[str, Any]:
     """The result."""
-    replays = found[0][0]["replays"]
-    by_name = {(settings["policy"], settings["share"]): figures for settings, figures in found}
-    own = by_name["ours", SHARE]
-    ours = _of_policy(SHARE, own)
-    others = {}
-    for name in OTHERS:
-        margins = [theirs - gap for theirs, gap in zip(by_name[name, SHARE]["gaps"], own["gaps"], strict=True)]
-        error = stdev(margins) / math.sqrt(replays)
-        others[name] = {"margin_points": fmean(margins), "standard_error": error} | _of_policy(
-            SHARE, by_name[name, SHARE]
-        )
+    by_name = {settings["policy"]: figures["curve"] for settings, figures in found}
+    place = found[0][0]["shares"].index(SHARE)
+    own = by_name["ours"]
+    curves = {name: [_point(*points) for points in zip(curve, own, strict=True)] for name, curve in by_name.items()}
+    ours, others = curves["ours"][place], {name: curves[name][place] for name in OTHERS}
     table = read_table(BENCH / found[0][0]["table"])
     gap, error = ours["gap_points"], ours["standard_error"]
-    better = all(other["margin_points"] > 2 * other["standard_error"] for other in others.values())
+    better = all(other["margin_points"] > 2 * other["margin_error"] for other in others.values())
+    gaps = own[place]["gaps"]
     return {
         "claim": f"On a replayed grid of {len(table.configurations)} configurations × {len(table.folds)} folds, search "
         f"at 1/20 of its computing ends within {TARGET_GAP} points of the grid's winner, and above random search, "
-        f"Optuna's TPE with Hyperband and the default recipe at equal computing.",
+        f"Optuna's TPE with Hyperband, Syne Tune's ASHA, MOBSTER and DyHPO and the default recipe at equal computing.",
         "ours": ours,
         "peer": {"name": "grid × folds", "version": f"{table.cost:.0f} epochs"},
         "ratio": 1 / ours["used"],
         "compute_ratio": 1 / ours["used"],
         "quality_gap_points": gap,
-        "curve": [_of_policy(share, by_name["ours", share]) for share in SHARES],
+        "curve": curves,
         "others": others,
-        "machine": own["machine"],
-        "seeds": [0, replays - 1],
-        "runs": {"gap_points": {"median": median(own["gaps"]), "min": min(own["gaps"]), "max": max(own["gaps"])}},
+        "machine": found[0][1]["machine"],
+        "seeds": [0, len(gaps) - 1],
+        "runs": {"gap_points": {"median": median(gaps), "min": min(gaps), "max": max(gaps)}},
         "holds": gap + 2 * error <= TARGET_GAP and better,
     }
 
 
-def _of_policy(share: float, figures: Figures) -> dict[str, Any]:
-    gaps = figures["gaps"]
-    error = stdev(gaps) / math.sqrt(len(gaps))
-    return {"share": share, "gap_points": fmean(gaps), "standard_error": error, "used": figures["used"]}
+def _point(theirs: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
+    """A policy at a share: how far below the grid's winner, and how far below ours on the same replays."""
+    gaps = theirs["gaps"]
+    margins = [gap - own for gap, own in zip(gaps, ours["gaps"], strict=False)]  # a slow peer has fewer replays
+    return {
+        "share": theirs["share"],
+        "gap_points": fmean(gaps),
+        "standard_error": _error(gaps),
+        "margin_points": fmean(margins),
+        "margin_error": _error(margins),
+        "used": theirs["used"],
+        "replays": len(gaps),
+    }
+
+
+def _error(values: list[float]) -> float:
+    return stdev(values) / math.sqrt(len(values))
 
 
 def _told(table: Path) -> str:
@@ -181,7 +262,12 @@ def main() -> None:
     own.add_argument("--table", type=Path, default=TABLE, metavar="FILE", help="the grid to replay on")
     chosen, rest = own.parse_known_args()
     benchmark = Benchmark(
-        "search", partial(cells, chosen.table), run, summarise, lambda figures: fmean(figures["gaps"]), FURTHER
+        "search",
+        partial(cells, chosen.table),
+        run,
+        summarise,
+        lambda figures: fmean(figures["curve"][SHARES.index(SHARE)]["gaps"]),
+        FURTHER,
     )
     harness.main(benchmark, rest, [own])
 

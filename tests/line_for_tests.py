@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from hashlib import blake2b
@@ -147,15 +148,19 @@ class Line:
 
     def wait_for(self, kind: str, count: int = 1) -> None:
         """Wait until the run at work has recorded so many events of a kind."""
+        self.wait_until(lambda: len(self.events(kind)) >= count, kind)
+
+    def wait_until(self, holds: Callable[[], bool], what: str = "it") -> None:
+        """Wait until something holds of what the run at work has recorded."""
         ends = time.monotonic() + PATIENT_SECONDS
         while time.monotonic() < ends:
             try:
-                if len(self.events(kind)) >= count:
+                if holds():
                     return
             except (sqlite3.OperationalError, psycopg.errors.UndefinedTable):  # its database is only being made
                 pass
             time.sleep(0.05)
-        raise AssertionError(f"{kind} did not come")
+        raise AssertionError(f"{what} did not come")
 
     def weights(self) -> str:
         """The hash of the one tuned model's weights."""

@@ -343,10 +343,14 @@ def _meant(session: Session, reference: str) -> str:
     """The model that a reference means in this attempt: on the hub, a branch may move while a run is interrupted."""
     from thriftune.models.reference import pinned
 
-    if ModelReference.parse(reference, session.project.folder).scheme != "hub":
+    meant = ModelReference.parse(reference, session.project.folder)
+    if meant.scheme != "hub":
         return reference
+    first = session.decisions.recorded("model")
+    of_first = first is None or ModelReference.parse(str(first), session.project.folder).name == meant.name
+    what = "model" if of_first else f"model {meant.name}"  # a search may be over several
     because = f"this is what {reference} stood for when the attempt first opened it"
-    return str(session.decisions.take("model", lambda: (pinned(reference, session.project.folder), because)))
+    return str(session.decisions.take(what, lambda: (pinned(reference, session.project.folder), because)))
 
 
 def _opened(session: Session, artifact: Artifact) -> TunedModel:

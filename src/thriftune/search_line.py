@@ -6,8 +6,9 @@ found (`pipeline.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thriftune.errors import BadInput
@@ -20,6 +21,56 @@ if TYPE_CHECKING:
     from thriftune.prepare.types import Splits
     from thriftune.train.options import TrainOptions
     from thriftune.train.train import Work
+
+
+@dataclass(frozen=True)
+class WorkMaker:
+    """Makes the work of a model and options; a plain value, so that a search's workers can have it.
+
+    Args:
+        task: a name in `tasks/kinds.py`.
+        meant: the model that each reference means in this attempt.
+        folder: what a relative model path is relative to.
+        seed: the run's.
+        data_hash: content hash of the splits.
+        watch: the validation figure that chooses the best checkpoint; None for the task's own.
+        parts: the names of the data's parts.
+        by_part: whether each part has a head of its own.
+    """
+
+    task: str
+    meant: Mapping[str, str]
+    folder: Path
+    seed: int
+    data_hash: str
+    watch: str | None
+    parts: tuple[str, ...]
+    by_part: bool
+
+    def __call__(self, reference: str, options: TrainOptions, train: pl.DataFrame, held_out: pl.DataFrame) -> Work:
+        """The work of a model with these options on rows to train on and rows held out."""
+        from thriftune.train.setup import work_of
+
+        return work_of(
+            self.task,
+            self.meant[reference],
+            self.folder,
+            options,
+            self.seed,
+            self.data_hash,
+            train,
+            held_out,
+            self.watch,
+            self.parts,
+            self.by_part,
+        )
+
+    def run_through(self, reference: str) -> float:
+        """Parameters that a request runs through: all but the tables that a model looks its tokens up in."""
+        from thriftune.models.reference import resolve
+
+        model = resolve(self.meant[reference], base=self.folder)
+        return float(model.parameters - model.embedding_parameters)
 
 
 def check(project: Project, alone: bool) -> None:
@@ -58,42 +109,38 @@ def searched(session: Session, splits: Splits, meant: Callable[[str], str]) -> N
 
     from thriftune.search import search
     from thriftune.search.options import train_options
+    from thriftune.search.types import Means, Sought
     from thriftune.train.machine import choose_machine
-    from thriftune.train.setup import work_of
 
     target = file.objective.target
-
-    def work(reference: str, options: TrainOptions, train: pl.DataFrame, held_out: pl.DataFrame) -> Work:
-        return work_of(
-            splits.task,
-            meant(reference),
-            session.project.folder,
-            options,
-            file.seed,
-            splits.content_hash,
-            train,
-            held_out,
-            target.metric if target else None,
-            file.parts,
-            splits.by_part,
-        )
-
-    sought = search.Sought(
+    references = [file.model_references[0], *map(str, file.search.space.get("model", ()))]
+    make = WorkMaker(
+        splits.task,
+        {reference: meant(reference) for reference in references},
+        session.project.folder,
+        file.seed,
+        splits.content_hash,
+        target.metric if target else None,
+        file.parts,
+        splits.by_part,
+    )
+    sought = Sought(
         options=file.search,
         train=file.train,
         reference=file.model_references[0],
         task=splits.task,
         rows=pl.read_parquet(splits.train),
         data_hash=splits.content_hash,
-        work_of=work,
+        work_of=make,
         choose_machine=lambda width: choose_machine(session.decisions.take, width, file.train),
+        serving_of=make.run_through,
     )
     worth = file.objective.worth
     with session.part("search", metered=False) as span:
         room = session.limits().seconds - session.outlook.after("search")
         found, span.reused = search.run(
             sought,
-            search.Means(
+            Means(
                 room=room,
                 worth_per_score=None if worth is None else 100 * float(worth.per_point_over_horizon()),
                 decisions=session.decisions,

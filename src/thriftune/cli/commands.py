@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from thriftune.cli import budget, cancel, init, inspect, prices, report, run, runs, serve, status, timeline
+from thriftune.cli import budget, cancel, init, inspect, prices, report, run, runs, search, serve, status, timeline
 from thriftune.cli.main import app
 
 app.command("init")(init.init)
@@ -22,6 +22,13 @@ app.command("serve")(serve.serve)
 budget_app = typer.Typer(help="The project's money.", no_args_is_help=True)
 budget_app.command("add")(budget.add)
 app.add_typer(budget_app, name="budget")
+
+search_app = typer.Typer(help="A search's trials, and steering it while it runs.", no_args_is_help=True)
+search_app.command("list")(search.list_trials)
+search_app.command("stop")(search.stop)
+search_app.command("resume")(search.resume)
+search_app.command("clone")(search.clone)
+app.add_typer(search_app, name="search")
 
 prices_app = typer.Typer(help="What machines cost.", invoke_without_command=True)
 prices_app.callback()(prices.prices)

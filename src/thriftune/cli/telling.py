@@ -76,6 +76,8 @@ def _looked(event: Event, _currency: str) -> str:
     tried = ", ".join(f"{name} {value}" for name, value in data["values"].items())
     best = ", ".join(f"{name} {value}" for name, value in data["best"].items())
     place = f"fold {data['fold'] + 1}, look {data['rung']} of {data['rungs']}"
+    if data.get("failed"):
+        return f"search: {tried} ({place}) is left: {plain(data['failed'])}"
     return f"search: {tried} ({place}): {score(data['score'])}; best so far {best}, expected {score(data['expected'])}"
 
 

@@ -410,7 +410,8 @@ def _searched(facts: _Facts) -> Searched | None:
     ended = facts.last("search.finished")
     if ended is None:
         return None
-    looks = [event.data for event in facts.of("search.look")]
+    looks = [event.data for event in facts.of("search.look") if not event.data.get("study")]
+    data = ended.data
     seconds = accumulate(look["seconds"] for look in looks)
     return Searched(
         winner=ended.data["values"],
@@ -418,6 +419,11 @@ def _searched(facts: _Facts) -> Searched | None:
         seconds=ended.data["seconds"],
         because=ended.data["because"],
         best=tuple(zip(seconds, (look["expected"] for look in looks), strict=True)),
+        chosen_because=data.get("chosen_because", ""),
+        top=data.get("top") or data["values"],
+        saved_seconds=data.get("saved_seconds", 0.0),
+        importance=data.get("importance", {}),
+        nested=tuple(outer["score"] for outer in data.get("nested", ())),
     )
 
 

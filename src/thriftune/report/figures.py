@@ -17,6 +17,7 @@ from thriftune.report.plotting import (
     thinned,
     vertical,
 )
+from thriftune.report.search_figures import search_curve, search_frontier
 from thriftune.report.wording import (
     MISSING,
     duration,
@@ -54,6 +55,7 @@ def figures(report: Report) -> dict[str, Figure]:
         timeline(report),
         forecast(report),
         search_curve(report),
+        search_frontier(report),
         loss_curves(report),
         metric_curve(report),
         rate_curve(report),
@@ -288,26 +290,6 @@ def forecast(report: Report) -> Figure | None:
             "basis",
         ),
         rows,
-    )
-
-
-def search_curve(report: Report) -> Figure | None:
-    """The best that a search expected by then, against the seconds that it had taken."""
-    if report.search is None or not report.search.best:
-        return None
-    seconds, scores = zip(*report.search.best, strict=True)
-    trace = curve(list(seconds), list(scores), "best so far", "@accent", 2.5, marks=True)
-    layout = layout_of(
-        xaxis={"title": {"text": "seconds of search"}}, yaxis={"title": {"text": "expected score of the best"}}
-    )
-    return Figure(
-        "search",
-        f"The best expected score goes from {scores[0]:.3f} to {scores[-1]:.3f} in {len(scores)} looks.",
-        [trace],
-        layout,
-        260,
-        ("seconds", "expected score of the best"),
-        [(f"{at:.1f}", score_text(score)) for at, score in report.search.best],
     )
 
 

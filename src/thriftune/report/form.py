@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from thriftune.report.model import Cost, DataStep, Estimate, ForecastScore, Report, Return, Scores, TimeUse
+from thriftune.report.search_figures import money_of
 from thriftune.timeline import exports
 
 
@@ -47,7 +48,7 @@ def to_json(report: Report) -> dict[str, Any]:
             {"at_step": d.at_step, "what": d.what, "chosen": d.chosen, "because": d.because, "at": d.instant}
             for d in report.decisions
         ],
-        "search": None if report.search is None else asdict(report.search),
+        "search": _search(report),
         "breaches": [asdict(breach) for breach in report.breaches],
         "return": _return(report.returns),
         "curves": {
@@ -80,6 +81,13 @@ def money(amount: Decimal | None) -> str | None:
         return None
     whole, _, decimals = format(amount, "f").partition(".")
     return f"{whole}.{decimals.rstrip('0').ljust(2, '0')}"
+
+
+def _search(report: Report) -> dict[str, Any] | None:
+    if report.search is None:
+        return None
+    spent = [money(amount) for amount in money_of(report.search, report.cost.price_per_hour)]
+    return asdict(report.search) | {"best_spent": spent, "left": report.search.left}
 
 
 def _tuned(report: Report) -> dict[str, Any] | None:

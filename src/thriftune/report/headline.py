@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from statistics import fmean, stdev
 
 from thriftune.report.model import Comparison, Report, Searched, Worth
 from thriftune.report.returns import best_baseline
@@ -157,10 +159,26 @@ def search_sentence(search: Searched) -> str:
     if not search.winner:
         return f"Nothing was tried: {search.because}. The options stay as they came."
     found = ", ".join(f"{name} {value}" for name, value in search.winner.items())
-    return (
-        f"{len(search.configurations)} configurations, {looks} looks, {duration(search.seconds)}: {found}. "
-        f"It ended because {search.because}."
-    )
+    said = [
+        f"{len(search.configurations)} configurations, {looks} looks, {duration(search.seconds)}: {found}.",
+        f"It ended because {search.because}.",
+    ]
+    if search.top != search.winner:
+        top = ", ".join(f"{name} {value}" for name, value in search.top.items())
+        said.append(f"The best expected score has {top}; the winner is another because {search.chosen_because}.")
+    if search.left:
+        saved = duration(search.saved_seconds)
+        said.append(f"{search.left} were left before the end of a training; to see those to their end, {saved} more.")
+    if search.importance:
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in search.importance.items())
+        said.append(f"What the differences in score come from: {shares}.")
+    if len(search.nested) > 1:
+        error = stdev(search.nested) / math.sqrt(len(search.nested))
+        said.append(
+            f"Searching gives {fmean(search.nested):.3f} ± {error:.3f} (standard error) on rows that it has not seen, "
+            f"by {len(search.nested)} outer folds."
+        )
+    return " ".join(said)
 
 
 def forgetting_figure(report: Report) -> str:

@@ -295,6 +295,9 @@ class Tried:
         looks: how many were paid for.
         seconds: that they took.
         ended: whether a training of it was seen to its end.
+        trial: its number in the search; None where none was recorded.
+        serving: parameters that a request runs through; None where it was not recorded.
+        on_frontier: whether nothing that was tried is both cheaper to serve and better.
     """
 
     values: Mapping[str, Any]
@@ -303,6 +306,9 @@ class Tried:
     looks: int
     seconds: float
     ended: bool
+    trial: int | None = None
+    serving: float | None = None
+    on_frontier: bool = False
 
 
 @dataclass(frozen=True)
@@ -315,6 +321,11 @@ class Searched:
         seconds: of all looks.
         because: why it ended.
         best: after each look of this attempt: seconds so far, and the expected score of the best by then.
+        chosen_because: why the winner is the winner.
+        top: the best expected score's values, option by name; the winner's where that is the one.
+        saved_seconds: what seeing the trainings that were left to their end would have taken, estimated.
+        importance: share of the differences in expected score that each option makes, the largest first.
+        nested: of each outer fold: the search's score on rows that it did not see.
     """
 
     winner: Mapping[str, Any]
@@ -322,6 +333,16 @@ class Searched:
     seconds: float
     because: str
     best: tuple[tuple[float, float], ...]
+    chosen_because: str = ""
+    top: Mapping[str, Any] = field(default_factory=dict)
+    saved_seconds: float = 0.0
+    importance: Mapping[str, float] = field(default_factory=dict)
+    nested: tuple[float, ...] = ()
+
+    @property
+    def left(self) -> int:
+        """Configurations of which no training was seen to its end."""
+        return sum(not tried.ended for tried in self.configurations)
 
 
 @dataclass(frozen=True)

@@ -165,10 +165,13 @@ def _search(report: Report, rich: bool) -> RenderableType | None:
     said = _text(search_sentence(search))
     if not search.configurations:
         return said
-    table = _table(rich, *search.winner, "expected", "looks", "seconds", "to its end", numbers=len(search.winner) + 3)
+    columns = ("expected", "looks", "seconds", "to its end", "to serve")
+    table = _table(rich, *search.winner, *columns, numbers=len(search.winner) + 3)
     for tried in search.configurations[:MANY_TRIED]:
         style = "bold" if tried.values == search.winner else ""
         figures = [expected_score(tried), count(tried.looks), f"{tried.seconds:.0f}", "yes" if tried.ended else "no"]
+        edge = " (frontier)" if tried.on_frontier else ""
+        figures.append(f"{count(round(tried.serving))}{edge}" if tried.serving else "")
         table.add_row(
             *(_text(each, style) for each in [*(plain(str(value)) for value in tried.values.values()), *figures])
         )

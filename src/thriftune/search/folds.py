@@ -9,6 +9,15 @@ from numpy.typing import NDArray
 from thriftune.errors import BadInput
 
 
+def repeated_folds(frame: pl.DataFrame, folds: int, repeats: int, by_class: bool, seed: int) -> NDArray[np.bool_]:
+    """(repeats × folds, rows) whether a row is held out: each repeat cuts the rows into folds anew.
+
+    Args, errors: as of `folds_of`, whose cut is the first repeat.
+    """
+    cuts = [folds_of(frame, folds, by_class, seed + repeat) for repeat in range(repeats)]
+    return np.concatenate([cut[None, :] == np.arange(folds)[:, None] for cut in cuts])
+
+
 def folds_of(frame: pl.DataFrame, folds: int, by_class: bool, seed: int) -> NDArray[np.int64]:
     """(rows,) the fold in which each row is held out.
 

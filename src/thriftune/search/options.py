@@ -86,6 +86,29 @@ class SearchOptions(Options):
         description="What ends an Optuna sampler's trainings on the way; curves leaves and takes up as it sees fit",
     )
     folds: int = Field(default=3, ge=2, le=20, description="Folds of the training rows, used only as far as they tell")
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Processes on this machine that train side by side, sharing its threads; for sampler: curves",
+    )
+    repeats: int = Field(
+        default=1, ge=1, le=20, description="Times that the rows are cut into folds anew: repeats × folds to train on"
+    )
+    nested: int = Field(
+        default=0,
+        ge=0,
+        le=20,
+        description="Outer folds, 2 at the least, on each of which the whole search is repeated without the rows held"
+        " out, to measure what searching gives; each has as much of the allowance as the search itself. 0 for none",
+    )
+    cheapest_within: float = Field(
+        default=1.0,
+        ge=0,
+        le=10,
+        description="The cheapest to serve within so many standard errors of the best expected score wins; 0 for the"
+        " best score",
+    )
     share: float = Field(
         default=0.5, gt=0, lt=1, description="Of the time that training has, search may take this much at most"
     )
@@ -102,6 +125,18 @@ class SearchOptions(Options):
     disk_gb: float = Field(default=4.0, ge=0, le=100_000, description="GB of the disk for trainings that are paused")
 
     @model_validator(mode="after")
+    def _side_by_side(self) -> Self:
+        if self.workers > 1 and self.sampler != "curves":
+            raise ValueError(f"sampler: curves where there are several workers (found {self.sampler})")
+        return self
+
+    @model_validator(mode="after")
+    def _outer(self) -> Self:
+        if self.nested == 1:
+            raise ValueError("in nested 0, or 2 outer folds and more (found 1)")
+        return self
+
+    @model_validator(mode="after")
     def _known(self) -> Self:
         unknown = [name for name in self.space if name not in (*SEARCHED, "model")]
         if unknown:
@@ -113,7 +148,7 @@ class SearchOptions(Options):
     def _read(cls, space: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
         """Each value as training's options read it: a number that is written as text is a number."""
         return {
-            name: tuple(_as_read(name, value) for value in values) if name in (*SEARCHED, "model") else values
+            name: tuple(as_read(name, value) for value in values) if name in (*SEARCHED, "model") else values
             for name, values in space.items()
         }
 
@@ -146,7 +181,12 @@ def allowance(options: SearchOptions, room: float, full: float) -> float:
     return max(0.0, min(options.share * room, options.runs * full))
 
 
-def _as_read(name: str, value: Any) -> Any:
+def as_read(name: str, value: Any) -> Any:
+    """A value of an option as training reads it.
+
+    Raises:
+        ValueError: training may not have it.
+    """
     if name == "model":
         if not isinstance(value, str):
             raise ValueError(f"in space.model references to models (found {value!r})")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -54,8 +54,14 @@ class Standing:
 class Policy(Protocol):
     """How to search."""
 
-    def propose(self, looks: Sequence[Look], left: float) -> Proposal | None:
-        """The next look, whose training can be seen to its end for `left`; None where none is worth it or fits."""
+    def propose(self, looks: Sequence[Look], left: float, without: Collection[int] = ()) -> Proposal | None:
+        """The next look, whose training can be seen to its end for `left`; None where none is worth it or fits.
+
+        Args:
+            looks: so far.
+            left: what may still be spent, in the space's unit.
+            without: configurations that are not to be gone on with.
+        """
         ...
 
     def standing(self, looks: Sequence[Look]) -> Standing:
@@ -83,12 +89,13 @@ class CurvesPolicy:
         self._space, self._folds, self._least_gain = space, folds, least_gain
         self._beliefs = lru_cache(maxsize=1)(Curves(space, seed).beliefs)  # asked twice about the same looks
 
-    def propose(self, looks: Sequence[Look], left: float) -> Proposal | None:
+    def propose(self, looks: Sequence[Look], left: float, without: Collection[int] = ()) -> Proposal | None:
         """The next look, by worth for its price."""
         costs = np.array([one.cost for one in self._space.configurations])
         folds, done = open_folds(self._space, looks, self._folds)
         to_end = costs * (1 - done / self._space.rungs)
         possible = (folds < self._folds) & (to_end <= left)
+        possible[list(without)] = False
         if not possible.any():
             return None
         if not looks:
@@ -107,6 +114,15 @@ class CurvesPolicy:
         seen[[look.configuration for look in looks]] = True
         winner = int(np.argmax(np.where(seen, beliefs.mean, -np.inf)))
         return Standing(winner, beliefs.mean, beliefs.deviation)
+
+
+def to_its_end(space: Space, looks: Sequence[Look], folds: int, number: int) -> Proposal | None:
+    """The next look at a configuration on the fold that it is on; None where it has been through all."""
+    current, done = open_folds(space, looks, folds)
+    if current[number] >= folds:
+        return None
+    one, rung = space.configurations[number], int(done[number])
+    return Proposal(number, int(current[number]), rung + 1, np.inf, one.cost - rung * one.rung_cost)
 
 
 def open_folds(space: Space, looks: Sequence[Look], folds: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -5,7 +5,7 @@ Source: Akiba et al., "Optuna: A Next-generation Hyperparameter Optimization Fra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,11 +57,13 @@ class SampledPolicy:
         }
         self._numbers = {self._places(one.values): number for number, one in enumerate(space.configurations)}
 
-    def propose(self, looks: Sequence[Look], left: float) -> Proposal | None:
+    def propose(self, looks: Sequence[Look], left: float, without: Collection[int] = ()) -> Proposal | None:
         """The next look at the configuration that is being trained, or the first at another."""
         study, trial, pruned = self._replayed(looks)
         if trial is not None:
-            now = looks[-1]
+            opened = list(dict.fromkeys(look.configuration for look in looks))[-1]
+            now = [look for look in looks if look.configuration == opened][-1]
+            pruned = pruned or now.configuration in without
             last = now.rung == self._space.configurations[now.configuration].rungs
             fold = now.fold + 1 if last else now.fold
             if fold < self._folds and not pruned:
@@ -69,7 +71,7 @@ class SampledPolicy:
             _close(study, trial, looks, now.configuration, pruned)
         for _ in range(10 * len(self._space)):
             number = self._asked(study)
-            if number is None or number in {look.configuration for look in looks}:
+            if number is None or number in without or number in {look.configuration for look in looks}:
                 continue
             return self._proposal(number, 0, 1, left)
         return None

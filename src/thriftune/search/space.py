@@ -44,14 +44,21 @@ class Space:
         configurations: all of them.
         coordinates: (configurations, dimensions), each dimension scaled to 0…1.
         start: the number of the configuration that is tried first.
+        columns: (dimensions,) the option that each dimension belongs to.
     """
 
     configurations: tuple[Configuration, ...]
     coordinates: NDArray[np.float64]
     start: int
+    columns: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.configurations)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The options."""
+        return tuple(self.configurations[0].values)
 
     @property
     def rungs(self) -> NDArray[np.int64]:
@@ -79,6 +86,7 @@ def make_space(
     costs: Sequence[float],
     first: Mapping[str, Any],
     steps: Sequence[int] | None = None,
+    rung: float | None = None,
 ) -> Space:
     """The space of these candidates.
 
@@ -87,16 +95,18 @@ def make_space(
         costs: of training each on one fold.
         first: what would be taken without a search; the candidate next to it is tried first.
         steps: updates of each candidate's training, of which looks take a whole number; None where they do not tell.
+        rung: what a look is worth of training, in the unit of `costs`; by default the cheapest has `LOOKS` of them.
     """
-    rung = min(costs) / LOOKS
+    rung = min(costs) / LOOKS if rung is None else rung
     rungs = [max(1, round(cost / rung)) for cost in costs]
     if steps is not None:
         rungs = [-(-whole // -(-whole // wanted)) for whole, wanted in zip(steps, rungs, strict=True)]
     configurations = tuple(starmap(Configuration, zip(candidates, costs, rungs, strict=True)))
-    columns = [_coordinates([*(one[name] for one in candidates), first.get(name)]) for name in candidates[0]]
-    coordinates = np.concatenate(columns, axis=1)
+    options = {name: _coordinates([*(one[name] for one in candidates), first.get(name)]) for name in candidates[0]}
+    columns = tuple(name for name, values in options.items() for _ in range(values.shape[1]))
+    coordinates = np.concatenate(list(options.values()), axis=1)
     distances = np.abs(coordinates[:-1] - coordinates[-1]).sum(axis=1)
-    return Space(configurations, coordinates[:-1], int(np.argmin(distances)))
+    return Space(configurations, coordinates[:-1], int(np.argmin(distances)), columns)
 
 
 def _coordinates(values: Sequence[Any]) -> NDArray[np.float64]:

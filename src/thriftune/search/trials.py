@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from thriftune.budget.decisions import Decisions
-from thriftune.errors import Interrupted
+from thriftune.errors import Interrupted, OutOfBudget
 from thriftune.events import Event, Recorder
 from thriftune.search.curves import Look
 from thriftune.search.policies import Proposal
@@ -23,15 +24,21 @@ from thriftune.search.space import Space
 from thriftune.train.costs import Costs
 from thriftune.train.loop import Loop
 from thriftune.train.machine import Machine
+from thriftune.train.mishaps import NotANumber
 from thriftune.train.supervision import Supervision, UnitMeter
 from thriftune.train.train import Work
 
 PREFIX = "trial."  # of the kinds of a trial's events
+TRIAL_KINDS = (f"{PREFIX}decision", f"{PREFIX}training.validation")  # what a trial that is taken up again must know
 NO_PATIENCE = 1_000_000  # validations: a trial goes on to its end, or is left by the policy
 
 
 class OutOfMoney(Exception):
     """A trial stopped in the middle, since the next unit is not paid for."""
+
+
+class Failed(Exception):
+    """A configuration cannot be trained further, such as one whose loss is no longer a number; the message says why."""
 
 
 class TrialEvents:
@@ -70,41 +77,47 @@ class Trials:
     """The trials of a search.
 
     Args:
-        space: what is searched.
         work_of: what is to be trained for a configuration (its number) on a fold.
         machine: how to compute.
         costs: of the parts of training, by the probe.
-        meter: charges every unit.
+        meter: charges every unit; None where another process does.
         events: the attempt's.
-        earlier: what an earlier process of the attempt recorded.
+        recorded: reads what was recorded of trials so far.
         folder: where paused trials are kept.
         interrupted: whether the user has asked to stop.
+        study: the name of the study, by which the events of its trials are told apart.
+        prepare: what is done to a loop before it begins, given the configuration's number and the fold.
     """
 
-    space: Space
     work_of: Callable[[int, int], Work]
     machine: Machine
     costs: Costs
-    meter: UnitMeter
+    meter: UnitMeter | None
     events: Recorder
-    earlier: Sequence[Event]
+    recorded: Callable[[], Sequence[Event]]
     folder: Path
     interrupted: Callable[[], bool]
+    study: str = ""
+    prepare: Callable[[Loop, int, int], None] | None = None
     _target: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self._loop = lru_cache(maxsize=1)(self._make_loop)
 
-    def look(self, proposal: Proposal) -> float:
-        """Go on with a trial up to a look; the score, of which more is better.
+    def look(self, proposal: Proposal, rungs: int) -> float:
+        """Go on with a trial up to a look, of so many at a whole training; the score, of which more is better.
 
         Raises:
             OutOfMoney: what is left does not pay for it.
+            Failed: its training broke down.
             Interrupted: the user stopped it; the trial is kept as it is.
         """
         number, fold = proposal.configuration, proposal.fold
-        loop, events = self._loop(number, fold)
-        every = -(-loop.full_steps // self.space.configurations[number].rungs)
+        try:
+            loop, events = self._loop(number, fold)
+        except OutOfBudget as refusal:  # of the pass that its frozen layers' states take
+            raise OutOfMoney from refusal
+        every = -(-loop.full_steps // rungs)
         self._target = min(proposal.rung * every, loop.full_steps)
         stopped = ""
         try:
@@ -112,6 +125,8 @@ class Trials:
         except Interrupted:
             if self.interrupted():
                 raise
+        except NotANumber as refusal:
+            raise Failed(refusal.what) from refusal
         if self._target not in events.figures or stopped in {"budget", "breach"}:
             raise OutOfMoney
         return score_of(events.figures[self._target], loop.recipe.watch, loop.recipe.higher_is_better)
@@ -123,15 +138,16 @@ class Trials:
     def bytes_by_trial(self) -> dict[tuple[int, int], int]:
         """What each paused trial holds on the disk."""
         return {
-            (int(number), int(fold)): sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+            (int(number), int(fold)): _bytes_in(folder)
             for folder in self.folder.glob("*-*")
             for number, fold in [folder.name.split("-")]
         }
 
     def _make_loop(self, number: int, fold: int) -> tuple[Loop, TrialEvents]:
         work = self.work_of(number, fold)
-        events = TrialEvents(self.events, _name(number, fold))
-        recorded = recorded_of(_name(number, fold), self.earlier)
+        name = self.study + _name(number, fold)
+        events = TrialEvents(self.events, name)
+        recorded = recorded_of(name, self.recorded())
         for event in recorded:
             events.remember(event.kind, event.data)
         watch = Supervision(
@@ -144,7 +160,18 @@ class Trials:
         )
         recipe = replace(work.recipe, patience=NO_PATIENCE)
         loop = Loop(work.task, work.task.build(), work.train, work.validation, recipe, self.machine, watch)
+        if self.prepare is not None:
+            self.prepare(loop, number, fold)
         return loop, events
+
+
+def _bytes_in(folder: Path) -> int:
+    """Of all files; a worker may be replacing some of them."""
+    found = 0
+    for file in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            found += file.stat().st_size if file.is_file() else 0
+    return found
 
 
 def score_of(figures: dict[str, float], watch: str, higher_is_better: bool) -> float:
@@ -152,11 +179,11 @@ def score_of(figures: dict[str, float], watch: str, higher_is_better: bool) -> f
     return figures[watch] if higher_is_better else -math.log(max(figures[watch], 1e-9))
 
 
-def paid_looks(events: Iterable[Event], space: Space) -> list[tuple[Look, float]]:
-    """The looks that an earlier process of the attempt has paid for, and the seconds of each."""
+def paid_looks(events: Iterable[Event], space: Space, study: str = "") -> list[tuple[Look, float]]:
+    """The looks of a study that an earlier process of the attempt has paid for, and the seconds of each."""
     found = []
     for event in events:
-        if event.kind == "search.look":
+        if event.kind == "search.look" and event.data.get("study", "") == study:
             number, fold, rung = event.data["configuration"], event.data["fold"], event.data["rung"]
             look = Look(number, fold, rung, event.data["score"], space.configurations[number].rung_cost)
             found.append((look, event.data["seconds"]))

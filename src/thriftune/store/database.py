@@ -73,6 +73,11 @@ class Store:
         self.shown = shown_url(engine.url)
 
     @property
+    def url(self) -> str:
+        """Where it is, by which another process of ours opens it; it may hold a password, and is shown to nobody."""
+        return self._engine.url.render_as_string(hide_password=False)
+
+    @property
     def dialect(self) -> str:
         """`sqlite` or `postgresql`."""
         return self._engine.dialect.name

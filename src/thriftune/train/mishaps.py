@@ -18,6 +18,10 @@ NEARLY_FULL = 0.92  # of the memory's limit: where the kernel kills, nothing can
 WORTH_CUTTING = 0.05  # of the limit: what updates must take for smaller ones to help
 
 
+class NotANumber(BadInput):
+    """The training loss is no longer a number."""
+
+
 def checked_loss(loss: float, step: int, encoded: Encoded, rows: NDArray[np.int64], rate: float) -> float:
     """The loss of the update after `step` done ones.
 
@@ -29,7 +33,7 @@ def checked_loss(loss: float, step: int, encoded: Encoded, rows: NDArray[np.int6
     named = rows[:NAMED_ROWS].tolist()
     ids = named if encoded.ids is None else [encoded.ids[row] for row in named]
     more = f" and {len(rows) - len(named)} more" if len(rows) > len(named) else ""
-    raise BadInput(
+    raise NotANumber(
         "the training loss is no longer a number",
         where=f"update {step + 1}, training rows {', '.join(map(str, ids))}{more}",
         found=f"loss {loss}",

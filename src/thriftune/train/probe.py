@@ -133,7 +133,7 @@ def _prefix_costs(loop: Loop) -> PrefixCosts | None:
         ends = np.cumsum(loop.train.lengths[rows])
         states = dict(zip(rows.tolist(), np.split(flat, ends[:-1]), strict=True))
         cache = PrefixCache(prefix, states.__getitem__)
-        same = _same_loss(loop, cache, rows)
+        same = same_loss(loop, cache, rows)
         reason = "" if same else "the loss is another one when the layers are passed by"
     except (RuntimeError, IndexError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__} when the layers are passed by"
@@ -157,7 +157,8 @@ def _warn_not_passed_by(loop: Loop, reason: str) -> None:
 
 
 @torch.no_grad()
-def _same_loss(loop: Loop, cache: PrefixCache, rows: NDArray[np.int64]) -> bool:
+def same_loss(loop: Loop, cache: PrefixCache, rows: NDArray[np.int64]) -> bool:
+    """Whether the loss of these rows is the same with the kept states as with computed ones."""
     losses = []
     for states in (False, True):
         batch = loop.task.batch(loop.train, rows)

@@ -1,0 +1,80 @@
+"""A study with several workers: looks side by side under one cap, the machine's time charged while they are made."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+from thriftune.context import Context
+from thriftune.errors import Interrupted, OutOfBudget
+from thriftune.search.crew import Answer, Crew
+from thriftune.search.study import OUT_OF_MONEY, Study
+from thriftune.search.trials import Trials
+from thriftune.search.types import Means
+from thriftune.search.worker import Order
+
+SLICE_SECONDS = 1.0  # the machine's time is reserved and charged in slices of this length while workers are at work
+SLACK_SECONDS = 0.5  # a slice may take so much longer on a busy machine
+MOST_LOSSES = 2  # workers that a trial may lose before it is closed
+
+
+def look_together(study: Study, crew: Crew, trials: Trials, means: Means, context: Context, allowed: float) -> str:
+    """Looks side by side until none is left to make; why.
+
+    A look whose worker was lost is not recorded, so that the study asks for it again; a trial that has lost
+    `MOST_LOSSES` workers is closed. The seconds of a look are those of the machine since the look before was recorded,
+    lost ones included.
+
+    Raises:
+        Interrupted: the user stopped it; paused trials are kept as they were after their latest look.
+    """
+    losses: Counter[int] = Counter()
+    charged = time.monotonic()
+    while True:
+        study.take_up_requests()
+        because = _hand_out(study, crew, trials, allowed)
+        if not crew.orders or study.ended:
+            return because
+        try:
+            with context.meter.unit("training", "search: workers at work", SLICE_SECONDS + SLACK_SECONDS):
+                answers = crew.answers(SLICE_SECONDS)
+        except OutOfBudget:
+            return OUT_OF_MONEY
+        if means.interrupted():
+            raise Interrupted("interrupted", way_out="the same command goes on from here")
+        for answer in answers:
+            if answer.score is None and not answer.failed:
+                _lost(study, answer, losses, context)
+                continue
+            now = time.monotonic()
+            busy = {order.proposal.configuration for order in crew.orders}
+            study.record(answer.order.proposal, answer.score, now - charged, trials, answer.failed, busy)
+            charged = now
+
+
+def _hand_out(study: Study, crew: Crew, trials: Trials, allowed: float) -> str:
+    """Give every free worker a look to make; why there was none for the last."""
+    because = ""
+    while crew.free and not because:
+        busy = {order.proposal.configuration for order in crew.orders}
+        proposal, because = study.next_look(trials.costs, allowed, busy)
+        if proposal is not None:
+            one = study.space.configurations[proposal.configuration]
+            crew.begin(Order(proposal, one.rungs, dict(one.values)))
+    return because
+
+
+def _lost(study: Study, answer: Answer, losses: Counter[int], context: Context) -> None:
+    look = answer.order.proposal
+    losses[look.configuration] += 1
+    closed = losses[look.configuration] >= MOST_LOSSES
+    context.events.emit(
+        "search.worker_lost",
+        configuration=look.configuration,
+        fold=look.fold,
+        rung=look.rung,
+        status=answer.status,
+        closed=closed,
+    )
+    if closed:
+        study.close(look.configuration)
