@@ -94,7 +94,7 @@ def _read(project: Project, values: Mapping[str, Any], changes: Mapping[str, str
     """Changes as training reads them, checked together with the rest of the trial's values."""
     from thriftune.errors import BadInput
     from thriftune.search.options import as_read
-    from thriftune.search.study import checked
+    from thriftune.search.trainings import checked
 
     read: dict[str, Any] = {}
     for name, text in changes.items():

@@ -63,10 +63,10 @@ class SharedStates:
         folder = self.root / FOLDER
         reused = all((folder / key).exists() for key in keys)
         try:
-            prefix = Prefix(loop.model, max(depths))
             width = loop.model.config.hidden_size
             if len(depths) * states_bytes(encoded, width) > self.most_bytes:
                 raise NotPassable("the states would not fit into train.prefix_cache_gb")
+            prefix = Prefix(loop.model, max(depths))
             rate = self.costs.seconds_per_token
             kept = open_or_build_all(folder, loop.model, prefix, wanted, rate, self.most_bytes, self.unit)
             found = {depth: _of_rows(cache, rows) for depth, cache in kept.items()}

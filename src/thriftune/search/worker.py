@@ -101,8 +101,10 @@ def work(brief: Brief, orders: Connection) -> None:
         except EOFError:
             return
         number = order.proposal.configuration
+        one = checked(trainings.train, order.values)
         while number >= len(trainings.candidates):  # cloned by hand since this process began
-            trainings.candidates.append(checked(trainings.train, order.values))
+            trainings.candidates.append(one)
+        trainings.candidates[number] = one
         try:
             orders.send(trials.look(order.proposal, order.rungs))
         except Failed as failure:
