@@ -100,6 +100,11 @@ def states_bytes(encoded: Encoded, width: int) -> int:
     return int(encoded.offsets[-1]) * width * BYTES
 
 
+def bytes_kept(root: Path) -> int:
+    """What all the folders of states under `root` take."""
+    return sum(file.stat().st_size for file in root.glob(f"*/{STATES}"))
+
+
 def open_or_build(
     root: Path,
     model: torch.nn.Module,

@@ -52,14 +52,16 @@ def probe_costs(loop: Loop, seconds: float, scratch: Path) -> Costs:
     loop.padded = loop.real = 0
     validation = _validation_seconds(loop.task, loop, loop.validation)
     loop.unfreezing.release()
+    seconds_per_byte = _seconds_per_byte(scratch)
     state_bytes = sum(p.numel() * p.element_size() for p in loop.unfreezing.learnt)
     return Costs(
         seconds_per_token=median(rates),
         validation=validation,
-        checkpoint=4 * state_bytes * _seconds_per_byte(scratch),  # weights, two moments, the best so far
+        checkpoint=4 * state_bytes * seconds_per_byte,  # weights, two moments, the best so far
         peak_bytes=peak_bytes,
         prefix=prefix,
         phases=phases,
+        seconds_per_byte=seconds_per_byte,
     )
 
 
