@@ -149,7 +149,7 @@ def _prefix_costs(loop: Loop) -> PrefixCosts | None:
     loop.prefix_cache = None
     prefix.release()
     padded = padded_tokens(loop.train.lengths, [rows], loop.train.packed)
-    return PrefixCosts(depth, seconds / padded, update, flat.shape[1] * flat.itemsize)
+    return PrefixCosts(depth, seconds / padded, update, flat.shape[1] * needs.stored().nbytes)
 
 
 def _warn_not_passed_by(loop: Loop, reason: str) -> None:
