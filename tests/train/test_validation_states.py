@@ -98,17 +98,17 @@ def test_figures_are_the_same_to_the_last_bit_and_frozen_layers_run_once(models,
                 return task.validate(model, rows, BATCH_TOKENS)
 
     figures, ran = [], []
-    for scale in (1.0, 1.5, 0.5):
+    drawn = torch.Generator().manual_seed(0)
+    for _ in range(3):
         for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.data.mul_(scale)
+            if parameter.requires_grad:  # adapters begin at zero
+                parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=drawn))
         expected = validated(kept=False)
         before = list(seen)
         figures.append(validated(kept=True))
         ran.append([now - then for now, then in zip(seen, before, strict=True)])
         assert figures[-1] == expected
     assert len({figure["loss"] for figure in figures}) == 3  # what is trained does show
-    assert all(runs > 0 for first in ran[:1] for runs in first[depth:])
     assert ran[0][0] > 0
     assert [runs[:depth] for runs in ran[1:]] == [[0] * depth] * 2
     assert task.validate(model, rows, BATCH_TOKENS)["loss"] != 0  # the model is whole afterwards
