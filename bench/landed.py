@@ -285,8 +285,8 @@ def summarise(found: list[tuple[Settings, Figures]]) -> dict[str, Any]:
     used = [max(p["outer_s"] / p["deadline"], p["outer_money"] / p["budget"]) for p in projects if p["exit"] == 0]
     return {
         "claim": f"Of projects drawn from data, size, price and limits, {TARGET:.0%} end inside budget and deadline"
-        f" with a model within {NEAR:g} point of the best known, the right verdict and a forecast that held; every miss is"
-        " explained.",
+        f" with a model within {NEAR:g} point of the best known, the right verdict and a forecast that held; every miss"
+        " is explained.",
         "ours": {"name": "thriftune run", "landed": sum(one["landed"] for one in projects), "of": len(projects)},
         "peer": {"name": "none", "version": "", "why": "longer runs of our own are what it is held against"},
         "ratio": landed / TARGET,
