@@ -202,12 +202,12 @@ def judge(figures: Figures, best: dict[str, Any]) -> dict[str, Any]:
     total = report["forecast"]["total"]
     covered = total["p5"] <= figures["outer_s"] <= total["p95"]
     if not covered:
-        off = {
-            phase: f"{q['p5']:.1f} to {q['p95']:.1f} s foretold ({q['basis']}), {q['actual']:.1f} s came"
+        off = [
+            f"{phase}: {q['p5']:.1f} to {q['p95']:.1f} s foretold ({q['basis']}), {q['actual']:.1f} s came"
             for phase, q in report["forecast"].items()
             if q["actual"] is not None and not q["p5"] <= q["actual"] <= q["p95"]
-        }
-        why.append(f"the forecast missed {figures['outer_s']:.1f} s: {off or total}")
+        ]
+        why.append(f"the forecast missed {figures['outer_s']:.1f} s: {', '.join(off) or 'start-up and exit'}")
     parts = dict(zip(PARTS, (inside, near, right, covered), strict=True))
     return parts | {"landed": all(parts.values()), "why": why, "gap_points": gap}
 
