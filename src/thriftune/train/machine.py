@@ -30,6 +30,7 @@ class Machine:
     threads: int = 1
     micro_batch_tokens: int | None = None  # padded tokens a forward pass, None for the whole update at once
     read_batch_tokens: int = 4096
+    states: str = "fp32"  # how kept states of frozen first layers are stored; or fp16
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context in which the forward pass runs."""
@@ -108,7 +109,13 @@ def choose_machine(take: Callable[[str, Callable[[], tuple[Any, str]]], Any], hi
     )
     if precision == "tf32":
         _allow_tf32(device)
-    return Machine(device=device, precision=precision, threads=threads, micro_batch_tokens=wanted.micro_batch_tokens)
+    return Machine(
+        device=device,
+        precision=precision,
+        threads=threads,
+        micro_batch_tokens=wanted.micro_batch_tokens,
+        states=wanted.prefix_states,
+    )
 
 
 def _allow_tf32(device: str) -> None:
