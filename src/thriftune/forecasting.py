@@ -461,12 +461,19 @@ def _plan_of(
 
 
 def tell_actuals(session: Session) -> None:
-    """What each phase really took, to be held against its forecast."""
+    """What each phase really took, to be held against its forecast.
+
+    The report that tells it is still to be written: what is left is taken to last as long as it usually does.
+    """
     price = float(session.context.meter.price_per_hour) / 3600
     used = {phase: _used(session, phase) for phase in PHASES}
+    used["total"] = session.context.meter.seconds_used()
+    for part in session.outlook.parts.values():
+        used[part.phase] += part.seconds.p50
+        used["total"] += part.seconds.p50
     bought = {phase: _bought(session, phase) for phase in PHASES}
     bought["total"] = math.fsum(bought.values())
-    for phase, seconds in (used | {"total": session.context.meter.seconds_used()}).items():
+    for phase, seconds in used.items():
         session.context.events.emit("actual", phase=phase, quantity="time_s", value=seconds)
         session.context.events.emit("actual", phase=phase, quantity="cost", value=seconds * price + bought[phase])
     for phase, most in session.peaks.items():
