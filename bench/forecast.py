@@ -121,7 +121,7 @@ def _encoder(draw: random.Random, family: str, size: tuple[int, int], method: st
     """Texts of one, two or four sentences of one label, and as many passes over as few of them as the work asks."""
     joined, epochs = draw.choice((1, 2, 4)), draw.choice((1, 2, 3))
     work = WORK["minilm" if family == "minilm" else "made"] * EASIER[method] * draw.uniform(0.7, 2.0)
-    rows = max(240, round(work / epochs / joined))
+    rows = max(160, round(work / epochs / joined))
     data = draw.choice(("movie", "amazon", "nyt", "kinds"))
     longest = draw.choice((16, 24, 32)) * joined
     return {
