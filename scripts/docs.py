@@ -62,6 +62,14 @@ FIGURES = (
     ("ledger_error", "ledger off by at most {:.2%}"),
     ("minimum_ratio", "named minimum at most {:.2f} × the smallest that works"),
     ("used_share", "{:.0%} of the binding limit used at the median"),
+    ("coverage_90", "90 % intervals held {:.0%}"),
+    ("coverage_50", "50 % intervals held {:.0%}"),
+    ("median_half_width_90", "90 % intervals ± {:.0%} at the median"),
+    ("median_time_error", "time off by {:.0%} at the median"),
+    ("median_memory_error", "peak memory off by {:.0%} at the median"),
+    ("worst_margin_points", "lower 95 % bound of ours less the best peer's at least {:.2f} points"),
+    ("superior", "better in {:.0%} of the cells"),
+    ("landed_share", "{:.0%} of the projects landed"),
 )
 
 
