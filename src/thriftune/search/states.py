@@ -64,7 +64,7 @@ class SharedStates:
         reused = all((folder / key).exists() for key in keys)
         try:
             width = loop.model.config.hidden_size
-            if len(depths) * states_bytes(encoded, width) > self.most_bytes:
+            if sum(states_bytes(needs, width) for needs in wanted.values()) > self.most_bytes:
                 raise NotPassable("the states would not fit into train.prefix_cache_gb")
             prefix = Prefix(loop.model, max(depths))
             rate = self.costs.seconds_per_token
