@@ -11,6 +11,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -128,7 +129,8 @@ def ask(project: Project, question: Question, listeners: Sequence[Listener] = ()
         work = _encode(session, splits)
         bench = _bench(session, splits, work)
         made = forecast(session, bench)
-        return answer(session, bench, splits, made, question)
+        proposed = reviewing.proposed(session, bench, made, size_of(splits))
+        return replace(answer(session, bench, splits, made, question), proposals=proposed)
 
 
 def _refuse_to_guess(question: Question) -> None:
@@ -158,6 +160,7 @@ def _trained_here(
     if done is None:
         bench = _bench(session, splits, work, group)
         while group is None and reviewing.move(reviewer, bench):
+            del bench  # its model makes room for the next
             work = _encode(session, splits)
             bench = _bench(session, splits, work)
         reviewer.probed = forecast(session, bench)

@@ -70,6 +70,7 @@ class Reviewer:
         self.size: Size | None = None
         self._reviewed_at = session.context.clock.now()
         self._phase: str | None = None
+        self._search_at: float | None = None
         self._first: Event | None = None
         self._last: Event | None = None
 
@@ -82,6 +83,8 @@ class Reviewer:
             part = self.session.outlook.parts.get(event.data["stage"])
             if part is None:
                 return
+            if part.what == "search":
+                self._search_at = event.at
             before, self._phase = self._phase, part.phase
             if before is not None and before != part.phase:
                 self.review(f"{before} is over, {part.phase} begins with {part.what}")
@@ -110,13 +113,13 @@ class Reviewer:
         if search is not None and "search" in outlook.parts and train is not None:
             full = outlook.parts["train"].seconds.p50
             room = max(0.0, limits.seconds - outlook.after("search")) + full
-            outlook.sharpen("search", _searching(allowance(search, room, full)))
+            outlook.sharpen("search", _searching(self._search_left(allowance(search, room, full))))
         return outlook.plan(limits)
 
     def proposals(self, plan: Plan) -> Iterator[Proposal]:
         """What could be given up now, and what it would save."""
         may = self.session.project.file.budget.may
-        search = fewer_trials(plan, may)
+        search = fewer_trials(plan, may) if self._search_at is None else None
         if search is not None and search.saves:
             yield search
         if self._not_begun() and self.bench is not None:
@@ -142,6 +145,14 @@ class Reviewer:
         passes = rows * file.train.epochs_for(file.objective.task, round(rows))
         known = self.session.record.forecast(f"{ROW_EPOCH_PART}/{file.model_references[0]}", passes, prior=0.0)
         return known if known.basis == "record" else None
+
+    def _search_left(self, allowed: float) -> float:
+        """Seconds that a search may still take."""
+        if self._search_at is None:
+            return allowed
+        recorded = self.session.decisions.recorded("search_allowance", 0)
+        taken = self.session.context.clock.now() - self._search_at
+        return max(0.0, (allowed if recorded is None else float(recorded)) - taken)
 
     def _not_begun(self) -> bool:
         """Whether no step of training was taken or planned, in this process or an earlier one of the attempt."""
@@ -190,6 +201,13 @@ def watch(session: Session) -> Reviewer:
     return reviewer
 
 
+def proposed(session: Session, bench: Bench, plan: Plan, size: Size) -> tuple[Proposal, ...]:
+    """What a run by this plan could give up, where it may not fit whole."""
+    reviewer = Reviewer(session)
+    reviewer.bench, reviewer.probed, reviewer.size = bench, plan, size
+    return tuple(reviewer.proposals(plan)) if in_danger(plan) else ()
+
+
 def room_for_search(reviewer: Reviewer, room: float) -> float:
     """Seconds for search and training together as the search is to see them: fewer where it is to try less.
 
@@ -236,6 +254,7 @@ def move(reviewer: Reviewer, bench: Bench) -> bool:
         chosen, why = proposal.chosen, because(review.plan, proposal)
         session.decisions.take(name, lambda: (chosen, why), TAKEN_AT)  # noqa: B023  called at once
         make_again(session)
+        reviewer.bench = None
         _expect_again(reviewer)
         return True
     return False

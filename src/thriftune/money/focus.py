@@ -58,6 +58,7 @@ class BillLine:
         category: the specification's `ChargeCategory`.
         service: whose service, as the provider names it.
         resource: the resource's id; empty where the charge has none.
+        tags: each with its value, empty for one without.
     """
 
     key: str

@@ -48,6 +48,18 @@ class Proposal:
         """Whether it saves anything."""
         return self.seconds > 0 or self.money > 0
 
+    def told(self) -> dict[str, Any]:
+        """The proposal as plain JSON values; money is decimal text."""
+        return {
+            "move": self.move,
+            "chosen": self.chosen,
+            "says": self.says,
+            "saves_seconds": self.seconds,
+            "saves_money": f"{self.money:f}",
+            "enough": self.enough,
+            "allowed": self.allowed,
+        }
+
 
 @dataclass(frozen=True)
 class Review:
@@ -78,18 +90,7 @@ class Review:
             "binding": limits.binding,
             "limit_seconds": limits.seconds if math.isfinite(limits.seconds) else None,
             "in_danger": in_danger(plan),
-            "proposals": [
-                {
-                    "move": each.move,
-                    "chosen": each.chosen,
-                    "says": each.says,
-                    "saves_seconds": each.seconds,
-                    "saves_money": f"{each.money:f}",
-                    "enough": each.enough,
-                    "allowed": each.allowed,
-                }
-                for each in self.proposals
-            ],
+            "proposals": [each.told() for each in self.proposals],
         }
 
 
