@@ -20,6 +20,7 @@ from thriftune.artifacts import ArtifactStore, explained
 from thriftune.budget.alerts import Notifier, notified
 from thriftune.budget.decisions import Decisions
 from thriftune.budget.record import Record
+from thriftune.budget.residuals import Residuals
 from thriftune.budget.usage import Watcher, told
 from thriftune.clock import Clock, SystemClock
 from thriftune.context import Context
@@ -78,6 +79,9 @@ class Session:
         peaks: the most bytes in memory in each phase, in this process.
         to_buy: the most that is still to be bought beside this machine's time, and not reserved yet, by what it is.
         notifier: hands alerts on, where the project file says to whom.
+        foretold_at: seconds that each phase had used when this process foretold it; none where it has not.
+        did_all: whether this process trained all updates of the recipe, neither cut nor ended early nor resumed.
+        residuals: how far off earlier forecasts were, and this run's.
     """
 
     project: Project
@@ -92,6 +96,12 @@ class Session:
     peaks: dict[str, int] = field(default_factory=dict)
     to_buy: dict[str, Decimal] = field(default_factory=dict)
     notifier: Notifier | None = None
+    foretold_at: dict[str, float] = field(default_factory=dict)
+    did_all: bool = False
+    residuals: Residuals = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.residuals = Residuals(self.record)
 
     def limits(self) -> Limits:
         """What may still be used, as of now."""

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from line_for_tests import write_films
+from thriftune.budget.forecast import Forecast
 from thriftune.clock import ManualClock
 from thriftune.errors import Interrupted
 from thriftune.forecasting import ROW_EPOCH_PART, Size, expect_all
+from thriftune.money.prices import Price, PriceTable
+from thriftune.money.tables import interruptions
+from thriftune.plan.plan import Part, Plan
 from thriftune.plan.review import FEWER_TRIALS
+from thriftune.plan.workload import Workload
 from thriftune.project import Project
 from thriftune.reviewing import REVIEW_SECONDS, Reviewer, room_for_search, watch
 from thriftune.session import Session, open_session
@@ -143,3 +149,33 @@ def test_what_nobody_has_measured_is_not_held_to_be_in_danger(tmp_path: Path) ->
         reviewer = watch(opened)
         reviewer.size = SIZE
         assert not reviewer.review("now").proposals
+
+
+def rented() -> tuple[Price, Price]:
+    """A machine that is sold on demand and, in the same region, as spot with a known rate of interruptions."""
+    table, known = PriceTable.load(), interruptions()
+    spot = {(row.provider, row.machine, row.region): row for row in table.rows if row.market == "spot"}
+    for row in sorted(table.rows, key=lambda row: row.per_hour):
+        other = spot.get((row.provider, row.machine, row.region))
+        if row.market == "on-demand" and other and (row.provider, row.machine.lower(), row.region) in known:
+            return row, other
+    raise AssertionError("the table has none")
+
+
+def test_the_spot_market_is_proposed_with_its_interruptions_and_never_taken(tmp_path: Path) -> None:
+    price, spot = rented()
+    machine = f"machine: '{price.provider}:{price.machine}', region: {price.region}"
+    whole = PROJECT.replace("price_per_hour: 3.6", machine)
+    (tmp_path / "thriftune.yaml").write_text(whole.format(deadline="100h", budget=", may: [deeper_freeze]"))
+    with open_session(Project.load(tmp_path / "thriftune.yaml"), clock=ManualClock(1.8e9)) as opened:
+        reviewer = watch(opened)
+        hours = Forecast.exact(10 * 3600.0, "probe")
+        work_there = Workload(1e15, 1000, 6, 10**6, 1e12, Forecast.exact(0.0), Forecast.exact(60.0), 30.0)
+        plan = Plan((Part("training", "train", hours),), opened.limits(), workload=work_there)
+        reviewer.probed = plan
+        (proposal,) = reviewer.proposals(plan)
+    assert proposal.move == "spot" and not proposal.allowed and "interruptions expected" in proposal.says
+    assert proposal.seconds < 0  # interruptions take time
+    undisturbed = 10 * (price.per_hour - spot.per_hour)
+    assert Decimal("0.5") * undisturbed < proposal.money < undisturbed
+    assert proposal.chosen == f"{spot.per_hour:f}"
