@@ -175,7 +175,7 @@ def test_the_spot_market_is_proposed_with_its_interruptions_and_never_taken(tmp_
         reviewer.probed = plan
         (proposal,) = reviewer.proposals(plan)
     assert proposal.move == "spot" and not proposal.allowed and "interruptions expected" in proposal.says
-    assert proposal.seconds < 0  # interruptions take time
+    assert proposal.seconds <= 0  # interruptions take time, where the median run meets one
     undisturbed = 10 * (price.per_hour - spot.per_hour)
-    assert Decimal("0.5") * undisturbed < proposal.money < undisturbed
+    assert Decimal("0.5") * undisturbed < proposal.money <= undisturbed
     assert proposal.chosen == f"{spot.per_hour:f}"

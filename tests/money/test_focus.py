@@ -80,7 +80,7 @@ def test_a_charge_is_read_as_the_specification_writes_it() -> None:
         ("ChargePeriodEnd", "2026-13-03T10:00:00Z", "2026-11-01T00:00:00Z"),
         ("ChargePeriodEnd", "2026-11-03T10:00:00Z", "an instant after"),
         ("BillingPeriodStart", "November", "2026-11-01T00:00:00Z"),
-        ("ServiceName", "  ", "the name of a service"),
+        ("ServiceName", "", "the name of a service"),
         ("Tags", "project=films", "a JSON object"),
         ("Tags", "[1]", "a JSON object"),
         ("Tags", "[" * 100_000, "a JSON object"),

@@ -155,7 +155,7 @@ def _between(before: int | None, after: int | None) -> int | None:
 def _accelerators() -> list[Any]:
     """Handles of NVIDIA's GPUs by NVML; none without a GPU, its driver or the package `nvidia-ml-py`."""
     try:
-        import pynvml  # type: ignore[import-not-found]
+        import pynvml
     except ImportError:
         return []
     try:

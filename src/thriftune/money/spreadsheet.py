@@ -150,9 +150,9 @@ def _accounts(sheet: Any, account: Account, head: Any, amount: Any) -> None:
     row = len(known) + 1
     whole = float(sum((entry.amount for entry in account.entries), Decimal(0)))
     sheet.write_string(row, 0, "all accounts", head)
-    for column, value in ((1, whole), (2, whole), (3, 0.0)):
+    for column, sum_of in ((1, whole), (2, whole), (3, 0.0)):
         letter = "ABCD"[column]
-        sheet.write_formula(row, column, f"=SUM({letter}2:{letter}{row})", amount, value)
+        sheet.write_formula(row, column, f"=SUM({letter}2:{letter}{row})", amount, sum_of)
 
 
 def _billed(sheet: Any, account: Account, head: Any, amount: Any) -> None:
