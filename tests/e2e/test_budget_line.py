@@ -16,11 +16,9 @@ from models_for_tests import bert_folder
 KEEP = "import sys; open(sys.argv[1], 'a').write(sys.stdin.read() + chr(10))"
 LAYERS = 4
 ROWS = 6000
-BUDGET = "budget: {{total: {budget}, phases: {{collection: 0.001}}, may: [deeper_freeze], notify: {notify}}}"
+BUDGET = "budget: {{total: {budget}, phases: {{collection: 0.003}}, may: [deeper_freeze], notify: {notify}}}"
 TEXT = (
-    CLASSIFY.replace(
-        "budget: {{total: {budget}}}", "budget: {{total: {budget}, may: [deeper_freeze], notify: {notify}}}"
-    )
+    CLASSIFY.replace("budget: {{total: {budget}}}", BUDGET)
     .replace("patience: 1000", "patience: 1")
     .replace("price_per_hour: 3.6", "price_per_hour: 3.6, stop: {stop}")
 )

@@ -76,7 +76,7 @@ _STANDING = select(
     budgets.c.spent_nano,
     phases.c.allowance_nano,
     phases.c.spent_nano.label("phase_spent_nano"),
-).where(budgets.c.project == bindparam("of"), phases.c.project == bindparam("of"), phases.c.phase == bindparam("by"))
+).where(budgets.c.project == bindparam("of"), phases.c.project == budgets.c.project, phases.c.phase == bindparam("by"))
 _SPENT_ON = select(func.coalesce(func.sum(transfers.c.posted_nano), 0)).where(
     transfers.c.project == bindparam("of"), transfers.c.category == bindparam("on"), transfers.c.state == "posted"
 )
