@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +64,7 @@ class SharedStates:
         folder = self.root / FOLDER
         reused = all((folder / key).exists() for key in keys)
         try:
-            width = loop.model.config.hidden_size
+            width: int = cast("Any", loop.model).config.hidden_size
             if sum(states_bytes(needs, width) for needs in wanted.values()) > self.most_bytes:
                 raise NotPassable("the states would not fit into train.prefix_cache_gb")
             prefix = Prefix(loop.model, max(depths))
