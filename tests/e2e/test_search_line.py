@@ -82,7 +82,7 @@ def test_the_second_trial_of_equal_freeze_depth_reads_the_states_that_the_first_
 
 
 def test_a_nested_search_says_what_searching_gives_on_rows_that_it_has_not_seen(tmp_path, model, home):
-    line = classifier(tmp_path / "project", model, home, NESTED, sampler="curves", epochs=6)
+    line = classifier(tmp_path / "project", model, home, NESTED, sampler="curves", epochs=15)
     ended = line.do("run")
     assert ended.returncode == 0, ended.stderr
     outer = line.events("search.nested")
@@ -99,7 +99,7 @@ def test_a_nested_search_says_what_searching_gives_on_rows_that_it_has_not_seen(
 
 
 def test_a_search_is_steered_by_hand_while_it_runs_and_goes_on_as_it_was_told_after_a_kill(tmp_path, model, home):
-    line = classifier(tmp_path / "project", model, home, STEERED, sampler="curves", epochs=40)
+    line = classifier(tmp_path / "project", model, home, STEERED, sampler="curves", epochs=160)
     assert line.do("search", "stop").returncode == 2
     process = line.start("run")
     line.wait_for("search.look", 2)

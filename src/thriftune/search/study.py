@@ -51,7 +51,8 @@ class Study:
         held_out = repeated_folds(rows, options.folds, options.repeats, by_class, context.seed)
         self._trainings = Trainings(sought.train, sought.reference, sought.work_of, rows, held_out, self._candidates)
         self.folds = len(held_out)
-        with context.meter.unit("training", "search: the first configuration is read", means.room):
+        room = min(means.room, 0.999 * context.meter.remaining_seconds())
+        with context.meter.unit("training", "search: the first configuration is read", room):
             self.first = self._trainings.work(sought.reference, sought.train, 0)
             self._sizes = [self._size(*one) for one in self._candidates]
         self._rung = min(cost for cost, _ in self._sizes) / LOOKS

@@ -18,6 +18,7 @@ from typing import Any
 
 from thriftune.clock import SystemClock
 from thriftune.events import Event, EventLog
+from thriftune.models.quiet import quiet_transformers
 from thriftune.search.policies import Proposal
 from thriftune.search.states import SharedStates
 from thriftune.search.trainings import Trainings, checked
@@ -95,6 +96,11 @@ def work(brief: Brief, orders: Connection) -> None:
         brief.study,
         partial(trainings.give_states, states),
     )
+    with quiet_transformers():
+        _make_looks(brief.trainings, trials, orders, events)
+
+
+def _make_looks(trainings: Trainings, trials: Trials, orders: Connection, events: EventLog) -> None:
     while True:
         try:
             order: Order = orders.recv()
