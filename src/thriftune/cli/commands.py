@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from thriftune.cli import budget, cancel, init, inspect, prices, report, run, runs, serve, status, timeline
+from thriftune.cli import budget, cancel, init, inspect, prices, queue, report, run, runs, serve, status, timeline
 from thriftune.cli.main import app
 
 app.command("init")(init.init)
@@ -14,6 +14,7 @@ app.command("timeline")(timeline.timeline)
 app.command("run")(run.run)
 app.command("train")(run.train)
 app.command("cancel")(cancel.cancel)
+app.command("queue")(queue.queue)
 app.command("status")(status.status)
 app.command("report")(report.report)
 app.command("runs")(runs.runs)

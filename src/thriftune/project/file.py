@@ -231,6 +231,9 @@ class Compute(Options):
     local: LocalMachine = Field(
         default_factory=LocalMachine, description="Energy and amortisation of this machine, assumed"
     )
+    priority: int = Field(
+        default=5, ge=0, le=9, description="Who goes first where projects share a machine: 9 before 0, 5 for most"
+    )
 
 
 class ProjectFile(Options):

@@ -268,7 +268,8 @@ def _move(event: Event) -> Move | None:
 
 def _time(past: Sequence[Event], own: Sequence[Event]) -> TimeUse:
     starts = [event.data for event in past if event.kind == "attempt.started"]
-    first = starts[0]["started_at"] if starts else past[0].at
+    waits = [event.at for event in past if event.kind == "queue.waiting"]
+    first = min([starts[0]["started_at"] if starts else past[0].at, *waits[:1]])
     deadline = starts[-1].get("deadline_at") if starts else None
     by_phase: dict[str, float] = defaultdict(float)
     by_unit: dict[tuple[str, str], float] = defaultdict(float)
@@ -282,6 +283,7 @@ def _time(past: Sequence[Event], own: Sequence[Event]) -> TimeUse:
         metered_s=math.fsum(by_phase.values()),
         by_phase=dict(by_phase),
         by_unit=dict(by_unit),
+        waited_s=math.fsum(event.data["waited_s"] for event in own if event.kind == "queue.taken"),
     )
 
 

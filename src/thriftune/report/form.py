@@ -135,6 +135,7 @@ def _time(time: TimeUse) -> dict[str, Any]:
         "deadline_s": time.deadline_s,
         "used_s": time.used_s,
         "metered_s": time.metered_s,
+        "waited_s": time.waited_s,
         "by_phase": dict(time.by_phase),
     }
 

@@ -152,6 +152,7 @@ def _time_tile(report: Report) -> Tile:
         return Tile("Time used", wording.duration(time.used_s), "the project states no deadline")
     filled = time.used_s / time.deadline_s if time.deadline_s > 0 else None
     note = f"of {wording.duration(time.deadline_s)} to the deadline"
+    note = f"{note}, {wording.duration(time.waited_s)} waiting" if time.waited_s else note
     over = time.used_s > time.deadline_s
     return Tile("Time used", wording.duration(time.used_s), note, filled, "bad" if over else "")
 

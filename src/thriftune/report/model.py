@@ -152,6 +152,7 @@ class TimeUse:
         metered_s: machine seconds charged to this attempt.
         by_phase: machine seconds charged to this attempt, by phase.
         by_unit: the same by (phase, kind of unit), for where the time went.
+        waited_s: waited for a machine that other projects had, which costs nothing; part of `used_s`.
     """
 
     deadline_s: float | None
@@ -159,6 +160,7 @@ class TimeUse:
     metered_s: float
     by_phase: Mapping[str, float]
     by_unit: Mapping[tuple[str, str], float]
+    waited_s: float = 0.0
 
 
 @dataclass(frozen=True)
