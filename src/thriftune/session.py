@@ -247,7 +247,7 @@ def _start(
     since = None if turn is None else turn.since
     # Of two that start at once, one goes on with the attempt and the other is refused.
     with _starting(project):
-        store, events, ledger, earlier = _take_up(clock, project, listeners)
+        store, events, ledger, earlier = take_up(clock, project, listeners)
         balance = ledger.balance()
         meter = Meter.start(store, clock, ledger, project.price_per_hour, None, since=since)
     attempt = events.attempt
@@ -288,7 +288,7 @@ def waiting_session(
     """
     project.root.absolute().mkdir(parents=True, exist_ok=True)
     with _starting(project):
-        store, events, ledger, earlier = _take_up(clock, project, listeners)
+        store, events, ledger, earlier = take_up(clock, project, listeners)
         _deadline(ledger, project, clock.now(), begins=True)
     session = Session(
         project=project,
@@ -344,7 +344,7 @@ def recipe_text(project: Project) -> str:
     return json.dumps({name: value for name, value in whole.items() if name not in NOT_IN_RECIPE}, sort_keys=True)
 
 
-def _take_up(
+def take_up(
     clock: Clock, project: Project, listeners: Sequence[Listener]
 ) -> tuple[Store, EventLog, Ledger, list[Event]]:
     """The attempt to go on with and its events, the budget open."""

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import typer
 
-from thriftune.cli import budget, cancel, init, inspect, prices, queue, report, run, runs, serve, status, timeline
+from thriftune.cli import (
+    budget,
+    cancel,
+    init,
+    inspect,
+    launch,
+    prices,
+    queue,
+    report,
+    run,
+    runs,
+    serve,
+    status,
+    timeline,
+)
 from thriftune.cli.main import app
 
 app.command("init")(init.init)
@@ -13,6 +27,7 @@ app.command("plan")(run.plan)
 app.command("timeline")(timeline.timeline)
 app.command("run")(run.run)
 app.command("train")(run.train)
+app.command("launch")(launch.launch)
 app.command("cancel")(cancel.cancel)
 app.command("queue")(queue.queue)
 app.command("status")(status.status)
