@@ -12,7 +12,10 @@ import math
 import os
 import re
 import shlex
+import shutil
 import subprocess
+import tarfile
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,7 +23,7 @@ from decimal import Decimal
 from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
@@ -325,15 +328,39 @@ def _launch(project: Project, prepared: Launch) -> int:
     try:
         named = [word for secret in prepared.task.get("secrets") or {} for word in ("--secret", secret)]
         status = _sky("launch", "--yes", "--cluster", name, *named, str(prepared.path))
-        for folder in BROUGHT_BACK:
-            there = f"{name}:{REMOTE_FOLDER}/{project.root.name}/{folder}"
-            subprocess.run(["rsync", "--archive", "--ignore-missing-args", there, str(project.root)], check=False)
+        _fetch(project, name)
     finally:
         _sky("down", "--yes", name)
         seconds = max(0.0, clock.now() - began - (_metered_seconds(ledger) - metered))
         _post(ledger, reservation, prepared.cap.price_per_hour, seconds)
         store.close()
     return status
+
+
+def _fetch(project: Project, name: str) -> None:
+    """Bring what the run made to this machine, by the name that SkyPilot gives the machine in ssh's configuration.
+
+    Raises:
+        BadInput: it cannot be fetched.
+    """
+    folders = " ".join(BROUGHT_BACK)
+    command = f"cd {REMOTE_FOLDER}/{project.root.name} && mkdir -p {folders} && tar -cf - {folders}"
+    try:
+        with subprocess.Popen(["ssh", name, command], stdout=subprocess.PIPE) as sent, tempfile.TemporaryFile() as kept:
+            shutil.copyfileobj(cast("IO[bytes]", sent.stdout), kept)
+            if sent.wait() != 0:
+                raise OSError(f"ssh {name} ended with status {sent.returncode}")
+            kept.seek(0)
+            with tarfile.open(fileobj=kept, mode="r:") as archive:
+                archive.extractall(project.root, filter="data")
+    except (OSError, tarfile.TarError) as error:
+        raise BadInput(
+            "what the run made could not be fetched, and its machine is taken down",
+            where=name,
+            found=str(error),
+            expected=f"the folders {folders} of {REMOTE_FOLDER}/{project.root.name}",
+            way_out="launch again: what is recorded as done and is not here is done again",
+        ) from error
 
 
 def _sky(*words: str) -> int:
