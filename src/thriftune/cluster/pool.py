@@ -35,6 +35,7 @@ class ClusterPool(Executor):
         ray = ray_module()
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=False)
         self._ray, self._meter, self._cores = ray, meter, cores
+        self._last: tuple[Callable[..., Any], Any] | None = None
         self._open: set[Future[Any]] = set()
         self._refusal: ThriftuneError | None = None
         self._lock = threading.Lock()
@@ -54,8 +55,7 @@ class ClusterPool(Executor):
                 raise self._refusal
             if self._ending.is_set():
                 raise RuntimeError("the pool is shut down")
-        remote = self._ray.remote(num_cpus=self._cores, max_retries=RETRIES)(function)
-        reference = remote.remote(*arguments, **named)
+        reference = self._sent(function).remote(*arguments, **named)
         told: Future[Any] = Future()
         with self._lock:
             self._open.add(told)
@@ -73,6 +73,12 @@ class ClusterPool(Executor):
 
         reference.future().add_done_callback(settle)
         return told
+
+    def _sent(self, function: Callable[..., Any]) -> Any:
+        """The function as the nodes know it; one that is called again and again is sent once."""
+        if self._last is None or self._last[0] is not function:
+            self._last = function, self._ray.remote(num_cpus=self._cores, max_retries=RETRIES)(function)
+        return self._last[1]
 
     def nodes(self) -> list[str]:
         """The names of the nodes that are there for calls."""
