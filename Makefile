@@ -21,7 +21,10 @@ check: setup  ## formatting, lint, types
 test: check  ## check, then every test
 	$(BIN)/python -m pytest
 
-bench: setup  ## every claim, measured; results are kept in bench/results/
+.venv-autogluon/.ready: scripts/autogluon
+	bash scripts/autogluon $(PYTHON)
+
+bench: setup .venv-autogluon/.ready  ## every claim, measured; results are kept in bench/results/
 	$(BIN)/python bench/run_all.py
 
 docs: setup  ## the generated parts of the documents: commands, project file, measurements

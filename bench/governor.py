@@ -126,7 +126,7 @@ def observe(bound_by: str, limit: float, rows: int) -> Figures:
         "ledger_money": spent,
         "quality": held_out,
         "own_quality": quality,
-        "stopped": _stopped(told),
+        "stopped": stopped(told),
         "minimum_s": None if named is None else _minimum_seconds(bound_by, named),
         "breaches": len(told.get("breaches", [])),
         "message": ended.stderr.strip()[-400:] if ended.returncode else "",
@@ -151,7 +151,7 @@ def quality_apart(project: Path, rows: int) -> float:
     return float(f1_score([row["label"] for row in held_out], [answer.output for answer in answers], average="macro"))
 
 
-def _stopped(told: dict[str, Any]) -> str:
+def stopped(told: dict[str, Any]) -> str:
     """Why training stopped, by the recorded decisions: `gain` for want of it, `limit` where the plan was cut."""
     whats = {decision["what"]: decision for decision in told.get("decisions", [])}
     if "ending" in whats:

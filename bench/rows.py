@@ -25,7 +25,7 @@ from harness import Benchmark, Figures, Settings, say, spread
 from machine import measured_machine
 from training import packaged_rows, versions
 
-SEEDS = (1, 2, 3)
+SEEDS = (1,)  # a cell takes a quarter of an hour, and its claim is on growth of 25 % and more
 TONES = ("movie", "amazon", "nyt", "tweets")
 TONE_SHARE = 0.19  # of the rows: as many as there are, where 100,000 rows are asked for
 CLASSES_WITH = 400  # glosses at the least: a class of fewer has too few of them among a quarter of the rows

@@ -42,8 +42,8 @@ def cells(quick: bool) -> list[Settings]:
         size = {"lengths": [16, 64, 128], "batches": [8, 32], "rounds": 2, "rows": 32}
         size |= {"row_tokens": 64, "row_batch": 8, "cycles": 2, "updates": 1}
     else:
-        size = {"lengths": [16, 32, 64, 128, 256], "batches": [8, 16, 32, 64], "rounds": 5, "rows": 128}
-        size |= {"row_tokens": 128, "row_batch": 16, "cycles": 5, "updates": 8}
+        size = {"lengths": [16, 32, 64, 128, 256], "batches": [8, 16, 32, 64], "rounds": 3, "rows": 64}
+        size |= {"row_tokens": 128, "row_batch": 16, "cycles": 5, "updates": 3}
     return [size | {"seed": seed, "threads": threads} for seed in (SEEDS[:1] if quick else SEEDS)]
 
 

@@ -91,7 +91,7 @@ def summary(
         "fraction_of_roofline": median(
             roofline_seconds(f, precision) / f["systems"][fastest]["seconds"] for f in every
         ),
-        "by_precision": _by_precision(every),
+        "by_precision": _by_precision(every, roofline_seconds),
         "losses": {"peer": losses["peer"], "peer_best": losses[best], "ours": losses[fastest], "ours_minus": against},
         "peak_bytes": {
             "peer": _peak(every, "peer"),
@@ -127,7 +127,7 @@ def _of_system(every: Sequence[Figures], name: str) -> dict[str, Any]:
     }
 
 
-def _by_precision(every: Sequence[Figures]) -> dict[str, Any]:
+def _by_precision(every: Sequence[Figures], roofline_seconds: Callable[[Figures, str], float]) -> dict[str, Any]:
     rows: dict[str, Any] = {}
     for precision in ("fp32", "bf16"):
         ours, theirs = f"ours_{precision}", f"peer_best_{precision}"
@@ -136,7 +136,11 @@ def _by_precision(every: Sequence[Figures]) -> dict[str, Any]:
                 key: median(f["systems"][name]["tokens_per_second"] for f in every)
                 for key, name in (("ours", ours), ("peer_best", theirs))
             }
-            rows[precision] = speeds | {"ratio_best": speeds["ours"] / speeds["peer_best"]}
+            fraction = median(roofline_seconds(f, precision) / f["systems"][ours]["seconds"] for f in every)
+            rows[precision] = speeds | {
+                "ratio_best": speeds["ours"] / speeds["peer_best"],
+                "fraction_of_roofline": fraction,
+            }
         else:
             peaks = every[-1]["machine"]["peak_gflops"]
             rows[precision] = {"skipped": f"matrix products reach {peaks[precision]:g} GFLOP/s, fp32 {peaks['fp32']:g}"}

@@ -29,6 +29,7 @@ RESULTS = ROOT / "bench" / "results"
 MADE = "<!-- Made by scripts/docs.py (`make docs`); change the code, not this page. -->"
 MEASURED = re.compile(r"(<!-- measured(?:: (?P<names>[\w, ]+))? -->\n).*?(<!-- /measured -->)", re.DOTALL)
 FAMILIES = re.compile(r"(<!-- families -->\n).*?(<!-- /families -->)", re.DOTALL)
+BY_KIND = re.compile(r"(<!-- by kind -->\n).*?(<!-- /by kind -->)", re.DOTALL)
 FAMILIES_COLUMNS = {
     "full": "every weight",
     "head": "head alone",
@@ -61,6 +62,14 @@ FIGURES = (
     ("ledger_error", "ledger off by at most {:.2%}"),
     ("minimum_ratio", "named minimum at most {:.2f} × the smallest that works"),
     ("used_share", "{:.0%} of the binding limit used at the median"),
+    ("coverage_90", "90 % intervals held {:.0%}"),
+    ("coverage_50", "50 % intervals held {:.0%}"),
+    ("median_half_width_90", "90 % intervals ± {:.0%} at the median"),
+    ("median_time_error", "time off by {:.0%} at the median"),
+    ("median_memory_error", "peak memory off by {:.0%} at the median"),
+    ("worst_margin_points", "lower 95 % bound of ours less the best peer's at least {:.2f} points"),
+    ("superior", "better in {:.0%} of the cells"),
+    ("landed_share", "{:.0%} of the projects landed"),
 )
 
 
@@ -84,7 +93,7 @@ def pages() -> Iterator[tuple[Path, str]]:
     yield ROOT / "docs" / "project-file.md", project_file_page()
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         text = path.read_text(encoding="utf-8")
-        if MEASURED.search(text):
+        if MEASURED.search(text) or BY_KIND.search(text):
             yield path, with_measurements(text)
         elif FAMILIES.search(text):
             yield path, FAMILIES.sub(lambda found: f"{found[1]}{families_table()}\n{found[2]}", text)
@@ -226,7 +235,8 @@ def written(value: Any) -> str:
 
 def with_measurements(text: str) -> str:
     """A page with its tables made anew."""
-    return MEASURED.sub(lambda found: f"{found[1]}{measured_table(found['names'])}\n{found[3]}", text)
+    text = MEASURED.sub(lambda found: f"{found[1]}{measured_table(found['names'])}\n{found[3]}", text)
+    return BY_KIND.sub(lambda found: f"{found[1]}{by_kind_table()}\n{found[2]}", text)
 
 
 def measured_table(names: str | None = None) -> str:
@@ -275,6 +285,21 @@ def figures_of(result: Mapping[str, Any]) -> str:
     seeds = len(result["seeds"])
     told.append(f"{machine['cores']} cores, {peaks}, {seeds} seed{'s' if seeds != 1 else ''}")
     return "; ".join(told) + (" (a quick run)" if result.get("quick") else "")
+
+
+def by_kind_table() -> str:
+    """Where an update's time goes, a system a column: microseconds a real token."""
+    result = kept_result("work_by_kind")
+    if result is None:
+        return f"`work_by_kind`: {NOT_MEASURED}"
+    systems = {name: dict(of) for name, of in result["by_kind"].items()}
+    kinds = sorted({kind for of in systems.values() for kind in of}, key=lambda k: -max(s[k] for s in systems.values()))
+    titles = [name.replace("peer_best", "Trainer at its best").replace("peer", "Trainer") for name in systems]
+    titles = [title.replace("_", ", ").replace("ours", "Thriftune") for title in titles]
+    lines = [f"| µs a token | {' | '.join(titles)} |", f"| --- |{' --- |' * len(titles)}"]
+    lines += [f"| {kind} | {' | '.join(f'{of[kind]:.1f}' for of in systems.values())} |" for kind in kinds]
+    lines.append(f"| all | {' | '.join(f'{sum(of.values()):.1f}' for of in systems.values())} |")
+    return "\n".join(lines)
 
 
 # families of models

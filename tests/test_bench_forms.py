@@ -23,6 +23,12 @@ import training  # noqa: E402
 FURTHER = {
     "classify": ["ratio_best", "fraction_of_roofline", "by_precision", "losses", "peak_bytes"],
     "chat": ["ratio_best", "fraction_of_roofline", "by_precision", "losses", "peak_bytes"],
+    "forecast": [
+        *("coverage_90", "coverage_50", "interval_score", "median_half_width_90"),
+        *("median_time_error", "median_memory_error", "signed_error"),
+    ],
+    "budget_quality": ["cells", "worst_margin_points", "superior", "overruns"],
+    "landed": ["projects", "landed_share"],
     "rows": ["by_rows", "seconds_per_row_growth", "bytes_per_row"],
     "scaling": ["time_per_token_slope_error", "memory_growth", "two_process_speedup"],
     "governor": ["overruns", "started", "money_bound", "time_bound", "ledger_error", "minimum_ratio", "used_share"],

@@ -18,7 +18,7 @@ from thriftune.managed.job import at_work
 from thriftune.memory import resident_bytes, usable_bytes
 from thriftune.money.tokens import CATEGORY
 from thriftune.plan.outlook import Outlook
-from thriftune.plan.plan import PHASES, Limits, Part, Plan
+from thriftune.plan.plan import PHASES, WHOLE, Limits, Part, Plan
 from thriftune.plan.whatif import Answer, Question, asked_limits, most_rows, reached
 from thriftune.plan.workload import FLOPS_PART, Workload
 from thriftune.prepare import prepare
@@ -53,6 +53,7 @@ ANSWERS_BOUND = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)  # what answers cost, of thei
 PRIOR_TRAINING = 10.0
 LANDING_SLACK = 0.1  # how far below what is left the governor may end training: its dead band, twice
 NOTHING = Forecast.exact(0.0)
+CONFORMED = ("training", "evaluation", WHOLE)  # what is foretold after the probe
 TAIL_FLOOR = 1.0  # seconds kept free for the small things between the parts after training
 ANSWER_SPREAD = 0.3  # 95th percentile over the median of a predictor's time, once a sample of rows was timed
 SAVE_SPREAD = 1.0
@@ -232,9 +233,9 @@ def expect_measured(session: Session, size: Size, bench: Bench) -> None:
         expect_answers(session, who, size, answer)
     training = Forecast.lognormal(costs.peak_bytes, MEMORY_SPREAD, "probe")
     asked = Forecast.lognormal(bench.answering.peak_bytes, ANSWER_MEMORY_SPREAD, "probe")
-    outlook.memory["training"] = training
     # What training freed stays with the process (memory.keep_freed_memory).
-    outlook.memory["evaluation"] = largest([asked, training])
+    for phase, most in {"training": training, "evaluation": largest([asked, training])}.items():
+        outlook.memory[phase] = session.residuals.foretell(f"memory/{phase}", most)
     outlook.memory["collection"] = Forecast.exact(session.peaks.get("collection", 0), "measured")
 
 
@@ -247,20 +248,36 @@ def forecast(session: Session, bench: Bench) -> Plan:
         tokens=int(work.train.lengths.sum()) * work.recipe.epochs,
         workload=workload_of(session, bench),
     )
-    training, evaluation = plan.phase("training"), plan.phase("evaluation")
+    plan = replace(plan, conformed={what: session.residuals.foretell(what, _sum(plan, what)) for what in CONFORMED})
+    phases = {phase: plan.phase(phase) for phase in ("training", "evaluation")}
+    session.foretold_at = {phase: _used(session, phase) for phase in phases}
+    ahead = plan.full
     if not plan.fits_whole:
-        training = _fitted(session, plan)
-    phases = {"training": training, "evaluation": evaluation}
-    for phase, ahead in phases.items():
-        _tell_seconds(session, phase, ahead.plus(_used(session, phase)))
+        phases["training"] = _fitted(session, plan)
+        ahead = total(list(phases.values()))
+    for phase, seconds in phases.items():
+        _tell_seconds(session, phase, seconds.plus(session.foretold_at[phase]))
     limits = plan.limits
-    whole = total(list(phases.values())).plus(limits.seconds_used).capped(limits.seconds_used + limits.seconds)
-    _tell_seconds(session, "total", whole)
+    _tell_seconds(session, "total", ahead.plus(limits.seconds_used).capped(limits.seconds_used + limits.seconds))
     for phase in phases:
         _tell(session, phase, "memory_bytes", session.outlook.memory[phase])
     _warn_of_memory(session, session.outlook.memory["training"])
-    tell_plan(session, None if plan.fits_whole else training)
+    tell_plan(session, None if plan.fits_whole else phases["training"])
     return plan
+
+
+def _sum(plan: Plan, what: str) -> Forecast:
+    return plan.summed(None if what == WHOLE else what)
+
+
+def note_residuals(session: Session) -> None:
+    """Note how far off the forecasts of this process were, for the next ones: of a run that did all it foretold."""
+    residuals = session.residuals
+    ahead = {phase: _used(session, phase) - before for phase, before in session.foretold_at.items()}
+    for phase, seconds in ahead.items():
+        residuals.came(phase, seconds)
+        residuals.came(f"memory/{phase}", session.peaks.get(phase, 0))
+    residuals.came(WHOLE, math.fsum(ahead.values()))
 
 
 def forecast_managed(session: Session, plan: Plan, job: Forecast, answers_upper: float) -> None:
@@ -439,16 +456,24 @@ def _plan_of(
             workload, flops=workload.flops * share, updates=full_steps, tokens=round(workload.tokens * share)
         )
     tokens = round(plan.tokens * factor)
-    return outlook.plan(limits, full_steps=full_steps, planned_steps=planned, tokens=tokens, workload=workload)
+    made = outlook.plan(limits, full_steps=full_steps, planned_steps=planned, tokens=tokens, workload=workload)
+    return replace(made, conformed={what: session.residuals.conformed(what, _sum(made, what)) for what in CONFORMED})
 
 
 def tell_actuals(session: Session) -> None:
-    """What each phase really took, to be held against its forecast."""
+    """What each phase really took, to be held against its forecast.
+
+    The report that tells it is still to be written: what is left is taken to last as long as it usually does.
+    """
     price = float(session.context.meter.price_per_hour) / 3600
     used = {phase: _used(session, phase) for phase in PHASES}
+    used["total"] = session.context.meter.seconds_used()
+    for part in session.outlook.parts.values():
+        used[part.phase] += part.seconds.p50
+        used["total"] += part.seconds.p50
     bought = {phase: _bought(session, phase) for phase in PHASES}
     bought["total"] = math.fsum(bought.values())
-    for phase, seconds in (used | {"total": session.context.meter.seconds_used()}).items():
+    for phase, seconds in used.items():
         session.context.events.emit("actual", phase=phase, quantity="time_s", value=seconds)
         session.context.events.emit("actual", phase=phase, quantity="cost", value=seconds * price + bought[phase])
     for phase, most in session.peaks.items():

@@ -37,6 +37,7 @@ from thriftune.forecasting import (
     expect_sized,
     forecast,
     measuring_seconds,
+    note_residuals,
     size_of,
     tell_actuals,
     tell_plan,
@@ -489,6 +490,7 @@ def _train(session: Session, bench: Bench, splits: Splits) -> TunedModel:
     session.context.events.emit("stage.finished", stage="train", key=bench.work.key, seconds=seconds, reused=False)
     for part in ("train", "save"):
         session.outlook.done(part)
+    session.did_all = session.reached == 0 and tuned.outcome.steps == bench.work.full_steps
     return tuned
 
 
@@ -551,5 +553,7 @@ def _report(session: Session, evaluation: Evaluation) -> Path:
     with session.part("report"):
         report = load_report(context.store, summarise(session.project.file), context.attempt)
         path = write_html(report, report_path(context.root, context.attempt))
+    if session.did_all:
+        note_residuals(session)
     session.outlook.done("exit")
     return path

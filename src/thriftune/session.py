@@ -19,6 +19,7 @@ from thriftune import memory
 from thriftune.artifacts import ArtifactStore, explained
 from thriftune.budget.decisions import Decisions
 from thriftune.budget.record import Record
+from thriftune.budget.residuals import Residuals
 from thriftune.clock import Clock, SystemClock
 from thriftune.context import Context
 from thriftune.errors import EXIT_INTERRUPTED, CannotLand, Interrupted, OutOfBudget, ThriftuneError
@@ -78,6 +79,9 @@ class Session:
         peaks: the most bytes in memory in each phase, in this process.
         to_buy: the most that is still to be bought beside this machine's time, and not reserved yet, by what it is.
         turn: this process's place in the queue for the machine, where it has one.
+        foretold_at: seconds that each phase had used when this process foretold it; none where it has not.
+        did_all: whether this process trained all updates of the recipe, neither cut nor ended early nor resumed.
+        residuals: how far off earlier forecasts were, and this run's.
     """
 
     project: Project
@@ -92,6 +96,12 @@ class Session:
     peaks: dict[str, int] = field(default_factory=dict)
     to_buy: dict[str, Decimal] = field(default_factory=dict)
     turn: Turn | None = None
+    foretold_at: dict[str, float] = field(default_factory=dict)
+    did_all: bool = False
+    residuals: Residuals = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.residuals = Residuals(self.record)
 
     def limits(self) -> Limits:
         """What may still be used, as of now."""

@@ -51,6 +51,8 @@ FORMS = {
     "kinds": (207_235, 2_674, {"text", "label"}),
     "editorials": (5_190, 498, {"text", "id"}),
     "tone": (3_708, 534, {"prompt", "chosen", "rejected", "review"}),
+    "friendlier-first": (3_708, 1_218, {"prompt", "chosen", "rejected", "pair"}),
+    "friendlier-second": (3_708, 1_218, {"prompt", "chosen", "rejected", "pair"}),
 }
 
 
@@ -99,6 +101,19 @@ def test_the_friendlier_sentence_is_chosen_and_both_are_of_one_review(tmp_path: 
         (better, ours), (worse, theirs) = labels[row["chosen"]], labels[row["rejected"]]
         assert (better, worse) == ("positive", "negative")
         assert row["review"] in (ours.rpartition("_")[0], theirs.rpartition("_")[0])
+
+
+def test_comparisons_hold_the_same_pairs_both_ways_round(tmp_path: Path) -> None:
+    tones = {row["text"]: row["label"] for row in read("amazon", tmp_path)}
+    places = {"friendlier-first": ("First", "Second"), "friendlier-second": ("Second", "First")}
+    pairs = {}
+    for name, (right, wrong) in places.items():
+        for row in read(name, tmp_path):
+            said = dict(re.findall(r'^(First|Second): "(.*)"$', row["prompt"], re.MULTILINE))
+            assert (row["chosen"], row["rejected"]) == (right, wrong)
+            assert (tones[said[right]], tones[said[wrong]]) == ("positive", "negative")
+            pairs.setdefault(row["pair"], set()).add((said[right], said[wrong]))
+    assert len(pairs) == 1_218 and all(len(both) == 1 for both in pairs.values())
 
 
 def test_facets_are_all_that_the_raters_tell_of_a_sentence(tmp_path: Path) -> None:

@@ -32,13 +32,14 @@ from thriftune.tasks.tag import TagTask
 from thriftune.tasks.targets import write_labels, write_tags
 from thriftune.train.loop import Loop
 from thriftune.train.machine import Machine
-from thriftune.train.prefix_cache import STATES, Needs, open_or_build
+from thriftune.train.prefix_cache import STATES, Needs, bytes_kept, open_or_build
 from thriftune.train.probe import probe_costs
 from thriftune.train.recipe import Recipe
 from thriftune.train.supervision import Supervision
 
 STEPS = 12
 RECIPE = Recipe(epochs=4, rows_per_update=16, rate=1e-3)
+FP16_TOLERANCE = 0.02  # of how far the weights moved: AdamW's first steps go by the signs of small gradients too
 WORDS = 60
 SIZE = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64}
 HEADS = {
@@ -166,6 +167,30 @@ def test_training_from_the_cache_is_training_without_it(task_of, tmp_path, famil
     )
 
 
+@pytest.mark.parametrize(("family", "frozen"), [("bert", 2), ("distilbert", 2), ("electra", 1), ("llama", 1)])
+def test_states_in_fp16_take_half_the_room_and_training_hardly_differs(task_of, tmp_path, family, frozen):
+    task = task_of(family, frozen)
+    encoded = data_of(task)
+    loops = {kind: loop_of(task, encoded, Machine(states=kind)) for kind in ("fp32", "fp16")}
+    begun = torch.cat([p.detach().flatten() for p in loops["fp32"].trained])
+    for kind, loop in loops.items():
+        loop.prefix_cache = cached(loop, tmp_path / kind, frozen)
+    sizes = {kind: bytes_kept(tmp_path / kind) for kind in loops}
+    assert sizes["fp32"] == 2 * sizes["fp16"] > 0
+    weights = {kind: trained_weights(loop) for kind, loop in loops.items()}
+    assert 0 < (weights["fp16"] - weights["fp32"]).norm() / (weights["fp32"] - begun).norm() < FP16_TOLERANCE
+
+
+def test_a_state_beyond_fp16_is_refused_and_nothing_is_kept(task_of, tmp_path):
+    task = task_of("bert", 2)
+    loop = loop_of(task, data_of(task), Machine(states="fp16"))
+    loop.model.bert.encoder.layer[1].output.LayerNorm.weight.data.fill_(1e6)
+    with pytest.raises(BadInput, match="too large") as refused:
+        cached(loop, tmp_path, 2)
+    assert (refused.value.where, refused.value.way_out) == ("train.prefix_states", "state fp32 there")
+    assert bytes_kept(tmp_path) == 0
+
+
 def test_the_frozen_prefix_drops_nothing_and_the_rest_does(task_of):
     task = task_of("bert", 2)
     encoded = data_of(task)
@@ -207,10 +232,10 @@ def test_other_rows_depths_and_machines_have_states_of_their_own(task_of):
     keys = {
         Needs(task, encoded, machine, depth).key
         for encoded in (task.encode(frame()), task.encode(frame(40)))
-        for machine in (Machine(), Machine(precision="bf16"))
+        for machine in (Machine(), Machine(precision="bf16"), Machine(states="fp16"))
         for depth in (1, 2)
     }
-    assert len(keys) == 8
+    assert len(keys) == 12
 
 
 def test_the_disk_s_bound_is_kept_by_removing_what_took_least_time(task_of, tmp_path):

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import NormalDist, median
 
 from thriftune.artifacts import write_file_atomic
-from thriftune.budget.forecast import Forecast
+from thriftune.budget.forecast import LEVELS, Forecast
 from thriftune.money.prices import thriftune_home
 
 KEPT = 40  # latest figures kept a part
@@ -79,13 +79,16 @@ class Record:
             amount: how many units (rows, tokens, or 1 for the whole).
             prior: seconds a unit if this machine class has never done it.
         """
-        seen = sorted(self.figures.get(self.machine, {}).get(part, []))
+        seen = self.seen(part)
         if not seen:
             return Forecast.lognormal(prior * amount, PRIOR_SPREAD, "prior")
         if len(seen) < MIN_FIGURES:
             return Forecast.lognormal(median(seen) * amount, _spread(seen), "record")
-        ranks = (min(len(seen) - 1, int(level * (len(seen) + 1))) for level in (0.05, 0.25, 0.5, 0.75, 0.95))
-        return Forecast.of((amount * seen[rank] for rank in ranks), "record")
+        return Forecast.of((amount * figure for figure in ranked(seen)), "record")
+
+    def seen(self, part: str) -> list[float]:
+        """What this machine class took for a unit of a part, the least first."""
+        return sorted(self.figures.get(self.machine, {}).get(part, []))
 
     def add(self, part: str, seconds: float, amount: float = 1.0) -> None:
         """Note that `amount` units of `part` took `seconds`."""
@@ -97,6 +100,24 @@ class Record:
         """Write the record, whole."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_file_atomic(self.path, json.dumps(self.figures).encode())
+
+
+def ranked(seen: list[float]) -> list[float]:
+    """The figures at the ranks between which the next one falls as often as `LEVELS` say, if it is like these.
+
+    Of n figures in order, the next one is above the r-th with a chance of at most 1 - r / (n + 1) (split-conformal
+    prediction): a lower level is rounded down to a rank, an upper one up, and the middle is their median.
+
+    Args:
+        seen: at least `MIN_FIGURES`, the least first.
+    """
+
+    def at(level: float) -> float:
+        place = round(level * (len(seen) + 1), 9)
+        rank = math.floor(place) if level < 0.5 else math.ceil(place)
+        return seen[min(max(rank, 1), len(seen)) - 1]
+
+    return [median(seen) if level == 0.5 else at(level) for level in LEVELS]
 
 
 def _spread(seen: list[float]) -> float:

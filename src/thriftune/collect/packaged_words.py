@@ -1,4 +1,4 @@
-"""Readers of the example data for decoders: definitions, translations, documents, and pairs that differ in tone."""
+"""Readers of the example data for decoders: definitions, translations, documents, pairs that differ in tone."""
 
 from __future__ import annotations
 
@@ -142,3 +142,34 @@ def friendly_pairs(folder: Path, member: str) -> Rows:
             used += 1
     left = sum(map(len, reviews.values())) - used
     return rows, Counter({"a sentence that is in no pair, or the second of one": left})
+
+
+def comparisons(folder: Path, member: str, *, friendlier_first: bool) -> Rows:
+    """Which of two sentences is friendlier, where people found one positive and the other negative.
+
+    Both kinds are paired in their order, as many as there are of both.
+
+    Args:
+        folder: of the package's data.
+        member: the file in it.
+        friendlier_first: whether the sentence that people found positive is always the first, or always the second.
+    """
+    positive, negative = list[str](), list[str]()
+    dropped: Counter[str] = Counter()
+    for _, score, sentence in rated_sentences(folder, member):
+        if abs(score) > CLEAR_SCORE:
+            (positive if score > 0 else negative).append(sentence)
+        else:
+            dropped[f"mean score from -{CLEAR_SCORE} to {CLEAR_SCORE}: neither positive nor negative"] += 1
+    right, wrong = ("First", "Second") if friendlier_first else ("Second", "First")
+    rows: list[dict[str, Any]] = []
+    for number, pair in enumerate(zip(positive, negative, strict=False)):
+        said = dict(zip((right, wrong), pair, strict=True))
+        prompt = (
+            f'Two sentences of reviews.\nFirst: "{said["First"]}"\nSecond: "{said["Second"]}"\n'
+            "Which of them is friendlier? Answer with First or Second."
+        )
+        rows.append({"prompt": prompt, "chosen": right, "rejected": wrong, "pair": str(number)})
+    dropped["the second sentence of a pair"] += len(rows)
+    dropped["a sentence that is in no pair"] += abs(len(positive) - len(negative))
+    return rows, dropped

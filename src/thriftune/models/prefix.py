@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from hashlib import blake2b
 from types import MethodType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -158,6 +159,26 @@ def _first_layers_of(model: nn.Module, depth: int) -> _FirstLayers:
     raise NotPassable("the model runs without its layers")
 
 
+def _reader_of(model: nn.Module) -> nn.Module:
+    """The innermost module around the layers that is given token ids, found by running a small input."""
+    layers, readers = layer_list(model), list[nn.Module]()
+
+    def note(module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+        given = [value for value in (*inputs, *options.values()) if isinstance(value, torch.Tensor)]
+        if any(not value.is_floating_point() and value.shape == PROBE_SHAPE for value in given):
+            readers.append(module)
+
+    around = [module for module in model.modules() if any(inside is layers for inside in module.modules())]
+    hooks = [module.register_forward_pre_hook(note, with_kwargs=True) for module in around if module is not layers]
+    try:
+        with torch.no_grad():
+            _run_small(model)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return readers[-1] if readers else model
+
+
 def _run_small(model: Any) -> Any:
     rows, tokens = PROBE_SHAPE
     device = next(model.parameters()).device
@@ -178,6 +199,18 @@ def _trained_before(model: nn.Module, depth: int) -> dict[str, nn.Parameter]:
             return {}
         gradients = torch.autograd.grad(states.sum(), list(trained.values()), allow_unused=True)
     return {name: p for (name, p), gradient in zip(trained.items(), gradients, strict=True) if gradient is not None}
+
+
+class Memory(Protocol):
+    """Keeps what the first layers answered, by the batch's key."""
+
+    def recall(self, key: bytes) -> torch.Tensor | None:
+        """The states of this batch, if they are kept."""
+        ...
+
+    def keep(self, key: bytes, states: torch.Tensor) -> None:
+        """Keep them, if there is room."""
+        ...
 
 
 class Prefix:
@@ -203,6 +236,7 @@ class Prefix:
         self._given_depth = depth
         self._layers = list(layers)[:depth]
         self._learn(model)
+        self._reader = _reader_of(model)
         for number, layer in enumerate(self._layers):
             layer.forward = self._passed_by(layer.forward, number)
 
@@ -253,6 +287,48 @@ class Prefix:
             yield
         finally:
             self._given = None
+
+    @contextmanager
+    def remembered(self, memory: Memory, depth: int | None = None) -> Iterator[None]:
+        """Inside, what the first layers answer to a batch is kept, and given when the very same batch comes again.
+
+        A batch is known by what the model is given of it: ids, mask and the like. Its states come back as they were,
+        padding included, so that nothing about the model's answer changes.
+
+        Args:
+            memory: keeps them.
+            depth: how many layers, by default all of the prefix.
+        """
+        depth = self.depth if depth is None else depth
+        new: list[bytes] = []
+
+        def before(_module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+            digest = blake2b(str(depth).encode(), digest_size=16)
+            for value in (*inputs, *options.values()):
+                if isinstance(value, torch.Tensor):
+                    digest.update(f"{tuple(value.shape)} {value.dtype}".encode())
+                    digest.update(value.cpu().numpy().tobytes())
+            self._given, self._given_depth = memory.recall(digest.digest()), depth
+            new[:] = [] if self._given is not None else [digest.digest()]
+
+        def answered(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            if new:
+                memory.keep(new.pop(), output if self._besides is None else output[0])
+
+        def after(_module: nn.Module, _inputs: Any, _output: Any) -> None:
+            self._given = None
+
+        hooks = [
+            self._reader.register_forward_pre_hook(before, with_kwargs=True),
+            self._layers[depth - 1].register_forward_hook(answered),
+            self._reader.register_forward_hook(after),
+        ]
+        try:
+            yield
+        finally:
+            self._given = None
+            for hook in hooks:
+                hook.remove()
 
     def answer(self, run: Callable[[], object]) -> torch.Tensor:
         """(rows, tokens, width): what the prefix answers while `run` runs the model, which is left off after it."""

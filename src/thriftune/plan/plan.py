@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from thriftune.plan.workload import Workload
 
 NAMED_MARGIN = 1.1
+WHOLE = "whole"
 PHASES = ("collection", "training", "evaluation", "deployment")
 
 
@@ -93,6 +94,7 @@ class Plan:
         tokens: that training reads in all epochs.
         memory: the most bytes of the process in each phase that is known so far.
         workload: what training asks of a machine; None before it is probed.
+        conformed: seconds of a phase, or of the `WHOLE`, as earlier runs' errors shape the sum of the parts.
     """
 
     parts: tuple[Part, ...]
@@ -102,11 +104,16 @@ class Plan:
     tokens: int = 0
     memory: dict[str, Forecast] = field(default_factory=dict)
     workload: Workload | None = None
+    conformed: dict[str, Forecast] = field(default_factory=dict)
 
     @property
     def full(self) -> Forecast:
         """Seconds from now if nothing binds."""
-        return total([part.seconds for part in self.parts])
+        return self.conformed.get(WHOLE) or self.summed()
+
+    def summed(self, phase: str | None = None) -> Forecast:
+        """Seconds from now as the sum of the parts, of one phase or of all."""
+        return total([part.seconds for part in self.parts if phase in (None, part.phase)])
 
     @property
     def least_seconds(self) -> float:
@@ -124,7 +131,7 @@ class Plan:
 
     def phase(self, name: str) -> Forecast:
         """Seconds of one phase from now on."""
-        return total([part.seconds for part in self.parts if part.phase == name])
+        return self.conformed.get(name) or self.summed(name)
 
     @property
     def most_memory(self) -> Forecast:

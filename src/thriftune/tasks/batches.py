@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from thriftune.tasks.base import Encoded
 
-READ_BATCH_TOKENS = 4096  # padded tokens a batch when reading without training
+# Padded tokens a batch when reading without training. On a processor the activations of few tokens stay in its caches:
+# MiniLM reads 1.15 to 1.2 times as fast by 1,024 as by 4,096.
+READ_BATCH_TOKENS = 4096 if torch.cuda.is_available() else 1024
 PACK_WIDTH = 256  # rows are packed to about this many tokens, or the longest: attention's work grows with the width
 
 

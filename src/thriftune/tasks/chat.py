@@ -23,9 +23,10 @@ from thriftune.models.quantised import load_quantised_decoder
 from thriftune.models.quiet import quiet_transformers
 from thriftune.models.reference import ModelFolder
 from thriftune.tasks.base import TASK_FILE, Batch, Encoded, Message, Prediction, Request
-from thriftune.tasks.batches import attention_mask, pack, pad, ragged, sorted_batches
+from thriftune.tasks.batches import READ_BATCH_TOKENS, attention_mask, pack, pad, ragged, sorted_batches
 
 IGNORED = -100
+GENERATE_BATCH_TOKENS = 4096  # answers of a batch are generated together, a token of each at a time
 PACKABLE = frozenset({"llama", "qwen2", "qwen3", "phi", "gpt2", "gpt_neox", "opt"})
 """Families whose decoders read a mask for each token, and positions that begin anew (tests/tasks/test_packing.py)."""
 LOGITS_CHUNK = 16_777_216  # most logits (positions × vocabulary) computed at once: 64 MiB in fp32
@@ -262,14 +263,14 @@ class DecoderPredictor:
     name: str
     task: ChatTask
     model: torch.nn.Module
-    batch_tokens: int = 4096
+    batch_tokens: int = READ_BATCH_TOKENS
 
     def predict(self, requests: Sequence[Request]) -> list[Prediction]:
         """One answer a conversation."""
         prompts = [self._prompt_ids(request) for request in requests]
         lengths = np.array([len(prompt) for prompt in prompts], dtype=np.int64) + self.task.max_new_tokens
         answers: list[Prediction | None] = [None] * len(prompts)
-        for rows in sorted_batches(lengths, self.batch_tokens):
+        for rows in sorted_batches(lengths, GENERATE_BATCH_TOKENS):
             for row, answer in zip(rows, self._generate([prompts[row] for row in rows]), strict=True):
                 answers[row] = answer
         return cast(list[Prediction], answers)

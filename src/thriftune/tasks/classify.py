@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from thriftune.metrics import classification
 from thriftune.tasks.base import Batch, Encoded, Prediction, Request
+from thriftune.tasks.batches import READ_BATCH_TOKENS
 from thriftune.tasks.encoder import EncoderTask, exact
 from thriftune.tasks.heads import contents
 from thriftune.tasks.similarity import SimilarityPredictor
@@ -88,7 +89,7 @@ class EncoderPredictor:
     name: str
     task: ClassifyTask
     model: torch.nn.Module
-    batch_tokens: int = 4096
+    batch_tokens: int = READ_BATCH_TOKENS
 
     @property
     def parts(self) -> tuple[str, ...]:

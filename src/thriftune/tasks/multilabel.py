@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from thriftune.metrics import multilabel
 from thriftune.tasks.base import Batch, Encoded, Prediction, Request
+from thriftune.tasks.batches import READ_BATCH_TOKENS
 from thriftune.tasks.encoder import EncoderTask, exact
 from thriftune.tasks.heads import contents
 from thriftune.tasks.similarity import SimilarityPredictor
@@ -86,7 +87,7 @@ class MultilabelPredictor:
     name: str
     task: MultilabelTask
     model: torch.nn.Module
-    batch_tokens: int = 4096
+    batch_tokens: int = READ_BATCH_TOKENS
 
     @property
     def parts(self) -> tuple[str, ...]:

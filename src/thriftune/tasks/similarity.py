@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional
 
 from thriftune.tasks.base import Prediction, Request
-from thriftune.tasks.batches import sorted_batches
+from thriftune.tasks.batches import READ_BATCH_TOKENS, sorted_batches
 from thriftune.tasks.encoder import EncoderTask
 
 
@@ -35,7 +35,7 @@ class SimilarityPredictor:
     task: EncoderTask
     encoder: torch.nn.Module
     answers: Callable[[torch.Tensor], list[Prediction]]
-    batch_tokens: int = 4096
+    batch_tokens: int = READ_BATCH_TOKENS
 
     def predict(self, requests: Sequence[Request]) -> list[Prediction]:
         """What `answers` makes of each text's cosines."""

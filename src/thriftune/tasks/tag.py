@@ -16,7 +16,7 @@ from torch.nn import functional
 from thriftune.metrics import tagging
 from thriftune.models.load import load_word_tokenizer
 from thriftune.tasks.base import Batch, Encoded, Prediction, Predictor, Request
-from thriftune.tasks.batches import pad, ragged, sorted_batches
+from thriftune.tasks.batches import READ_BATCH_TOKENS, pad, ragged, sorted_batches
 from thriftune.tasks.encoder import EncoderTask, exact
 from thriftune.tasks.targets import read_list, write_tags
 
@@ -141,7 +141,7 @@ class TagPredictor:
     name: str
     task: TagTask
     model: torch.nn.Module
-    batch_tokens: int = 4096
+    batch_tokens: int = READ_BATCH_TOKENS
 
     def predict(self, requests: Sequence[Request]) -> list[Prediction]:
         """The tags of each sentence's words."""

@@ -52,6 +52,7 @@ class Costs:
         peak_bytes: the most of this process that will be in memory while it trains.
         prefix: of the frozen first layers, where there are any that can be passed by.
         phases: of each phase of the recipe; none where it has none.
+        seconds_per_byte: of a durable write.
     """
 
     seconds_per_token: float
@@ -60,6 +61,7 @@ class Costs:
     peak_bytes: float
     prefix: PrefixCosts | None = None
     phases: tuple[PhaseCosts, ...] = ()
+    seconds_per_byte: float = 0.0
 
     def by_phase(self, depths: Collection[int] = ()) -> list[float]:
         """Seconds per padded token of an update, a phase after the other, with the states of these depths kept."""

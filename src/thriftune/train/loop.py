@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import astuple
 from functools import partial
 from statistics import median
@@ -43,6 +43,7 @@ from thriftune.train.schedule import Pace, rate_factor
 from thriftune.train.stopping import end_after, height
 from thriftune.train.supervision import Outcome, Supervision
 from thriftune.train.unfreezing import Unfreezing
+from thriftune.train.validation_states import ValidationStates
 
 BLOCK_SECONDS = 0.5  # steps are reserved and metered in blocks of about this long
 # What checkpoints carry beside the pace, the best, the loss scale and the average.
@@ -89,6 +90,7 @@ class Loop:
 
         self.kept: dict[int, PrefixCache] = {}  # the states of `train` under the frozen first layers, by depth
         self.prefix_cache: PrefixCache | None = None  # those that are used now
+        self.validation_states: ValidationStates | None = None  # of the validation split, where they are kept as well
         self.micro_batch_tokens = machine.micro_batch_tokens
         self.step = 0
         self.checkpoint_upper = math.inf  # seconds to reserve for one: the probe's, then the slowest so far
@@ -288,6 +290,8 @@ class Loop:
         self.optimizer = self._optimizer(before=self.optimizer)
         if self.kept:
             self.prefix_cache = self.kept.get(self.unfreezing.frozen)
+        if self.validation_states is not None:
+            self.validation_states.clear()
         self.curve = []
         if self.best.state:  # what was frozen when the best was found is still as it was then
             self.best.state = self.ranks.trained(self.model) | self.best.state
@@ -365,7 +369,12 @@ class Loop:
     # validation and checkpoints
 
     def _validate(self, upper_seconds: float) -> None:
-        with self.watch.unit("validation", upper_seconds), self.machine.autocast(), self.average.shown(self.model):
+        with (
+            self.watch.unit("validation", upper_seconds),
+            self.machine.autocast(),
+            self.average.shown(self.model),
+            self._states_remembered(),
+        ):
             figures = self.ranks.validate(self.task, self.model, self.validation, self.machine.read_batch_tokens)
         self.validated = self.step
         gained = self.best.beaten_by(figures, self.recipe)
@@ -387,6 +396,12 @@ class Loop:
         last = self.stage == len(self.plan.stages) - 1 and self.unfreezing.is_last
         if last and not self.ending and self.step < self.pace.planned:
             self._end_early_where_due()
+
+    def _states_remembered(self) -> AbstractContextManager[None]:
+        """Inside, the frozen first layers run for the validation split once, while the same ones are frozen."""
+        if self.prefix_cache is None or self.validation_states is None:
+            return nullcontext()
+        return self.prefix_cache.prefix.remembered(self.validation_states, self.prefix_cache.depth)
 
     def _weights(self) -> dict[str, torch.Tensor]:
         """Copies of the trained parameters as they are kept: their average where there is one."""

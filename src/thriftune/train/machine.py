@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from thriftune.errors import BadInput
+from thriftune.tasks.batches import READ_BATCH_TOKENS
 from thriftune.train.launch import ranks_on_this_machine
 
 BF16_GAIN = 2.0  # bfloat16 must multiply matrices this much faster: casts and master weights eat the rest
@@ -29,7 +30,8 @@ class Machine:
     precision: str = "fp32"  # or tf32; or bf16 or fp16, by autocast over fp32 master weights
     threads: int = 1
     micro_batch_tokens: int | None = None  # padded tokens a forward pass, None for the whole update at once
-    read_batch_tokens: int = 4096
+    read_batch_tokens: int = READ_BATCH_TOKENS
+    states: str = "fp32"  # how kept states of frozen first layers are stored; or fp16
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context in which the forward pass runs."""
@@ -108,7 +110,13 @@ def choose_machine(take: Callable[[str, Callable[[], tuple[Any, str]]], Any], hi
     )
     if precision == "tf32":
         _allow_tf32(device)
-    return Machine(device=device, precision=precision, threads=threads, micro_batch_tokens=wanted.micro_batch_tokens)
+    return Machine(
+        device=device,
+        precision=precision,
+        threads=threads,
+        micro_batch_tokens=wanted.micro_batch_tokens,
+        states=wanted.prefix_states,
+    )
 
 
 def _allow_tf32(device: str) -> None:

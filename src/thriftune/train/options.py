@@ -171,6 +171,10 @@ class TrainOptions(Options):
         le=100_000,
         description="GB of the disk for what frozen first layers answer, kept where that saves time; 0 keeps nothing",
     )
+    prefix_states: Literal["fp32", "fp16"] = Field(
+        default="fp32",
+        description="How these states are stored: fp16 takes half the room, and rounds each to 1 part in 2,048",
+    )
     max_tokens: AutoInt = Field(
         default=None,
         ge=8,

@@ -1,7 +1,8 @@
 """The frozen-prefix cache: what the untrained first layers answer for each training row, computed once and kept.
 
 While the first k layers are frozen their output for a row is the same in every epoch, so that from the second epoch on
-they need not run at all. The states lie on the disk in fp32, memory-mapped, token after token as the rows are encoded.
+they need not run at all. The states lie on the disk, memory-mapped, token after token as the rows are encoded: in fp32,
+or rounded to fp16 where the project file says so.
 They are found again by what determines them; a folder that is not whole, or whose content is not what was written, is
 made anew and never read. AutoFreeze (Liu et al., arXiv 2102.01386) is the nearest that we know of in the literature.
 """
@@ -23,16 +24,18 @@ import transformers
 from numpy.typing import NDArray
 
 from thriftune.artifacts import NotWhole, read_manifest, read_whole, remove_folder, sweep, write_folder
+from thriftune.errors import BadInput
 from thriftune.models.prefix import Prefix
 from thriftune.tasks.base import Batch, Encoded, Task
 from thriftune.tasks.batches import sorted_batches
 from thriftune.train.machine import Machine
 
 FOLDER = "prefix"  # in the project's state folder
-STATES = "states.f32"
-BYTES = 4  # of a number
+STATES = "states"
+STORED: dict[str, type[np.floating[Any]]] = {"fp32": np.float32, "fp16": np.float16}
 UNIT_SECONDS = 1.0  # states are computed in metered units of about this long
 
+States = NDArray[np.floating[Any]]
 Unit = Callable[[str, float], AbstractContextManager[object]]
 """A metered unit: what it is, and the longest that it may take in seconds."""
 
@@ -43,12 +46,12 @@ class PrefixCache:
 
     Args:
         prefix: of the model that is trained.
-        states_of: a row's (tokens, width) fp32 states.
+        states_of: a row's (tokens, width) states, in fp32 or fp16.
         depth: how many layers they are the answer of, by default all of the prefix.
     """
 
     prefix: Prefix
-    states_of: Callable[[int], NDArray[np.float32]]
+    states_of: Callable[[int], States]
     depth: int | None = None
 
     @contextmanager
@@ -62,7 +65,7 @@ class PrefixCache:
         flat = np.concatenate([self.states_of(int(row)) for row in rows])
         mask = batch["attention_mask"].bool()
         padded = torch.zeros(*mask.shape, flat.shape[1], device=mask.device)
-        padded[mask] = torch.from_numpy(flat).to(mask.device)
+        padded[mask] = torch.from_numpy(flat).to(mask.device, padded.dtype)
         with self.prefix.given(padded, self.depth):
             yield
 
@@ -77,6 +80,11 @@ class Needs:
     depth: int
 
     @property
+    def stored(self) -> type[np.floating[Any]]:
+        """The type of a stored number."""
+        return STORED[self.machine.states]
+
+    @property
     def key(self) -> str:
         """Names a folder of states: model, depth, arithmetic, library versions, and the very tokens."""
         about = self.task.describe()
@@ -84,6 +92,7 @@ class Needs:
             "model": about["model"],
             "depth": self.depth,
             "precision": self.machine.precision,
+            "stored": self.machine.states,
             "device": self.machine.device.split(":")[0],
             "threads": self.machine.threads,
             "batch": self.machine.read_batch_tokens,
@@ -95,9 +104,14 @@ class Needs:
         return digest.hexdigest()
 
 
-def states_bytes(encoded: Encoded, width: int) -> int:
+def states_bytes(needs: Needs, width: int) -> int:
     """How much the states of these rows take on the disk."""
-    return int(encoded.offsets[-1]) * width * BYTES
+    return int(needs.encoded.offsets[-1]) * width * needs.stored().nbytes
+
+
+def bytes_kept(root: Path) -> int:
+    """What all the folders of states under `root` take."""
+    return sum(file.stat().st_size for file in root.glob(f"*/{STATES}"))
 
 
 def open_or_build(
@@ -136,7 +150,7 @@ def open_or_build_all(
 
     Raises:
         OutOfBudget: money or time do not hold the next unit; nothing is kept then.
-        BadInput: the disk is full.
+        BadInput: the disk is full, or a state is too large for fp16.
     """
     sweep(root)
     widths = {depth: _kept_width(root / needs.key) for depth, needs in wanted.items()}
@@ -147,7 +161,7 @@ def open_or_build_all(
         for depth in missing:
             remove_folder(root / wanted[depth].key)
         keys = {needs.key for needs in wanted.values()}
-        _make_room(root, len(missing) * states_bytes(needs.encoded, width), most_bytes, keys)
+        _make_room(root, len(missing) * states_bytes(needs, width), most_bytes, keys)
 
         def write(targets: dict[int, Path]) -> None:
             _write_states(targets, model, prefix, needs, width, seconds_per_token, unit)
@@ -167,7 +181,7 @@ def _kept_width(folder: Path) -> int | None:
 
 def _opened(folder: Path, prefix: Prefix, needs: Needs, width: int) -> PrefixCache:
     offsets = needs.encoded.offsets
-    states = np.memmap(folder / STATES, dtype=np.float32, mode="r", shape=(int(offsets[-1]), width))
+    states = np.memmap(folder / STATES, dtype=needs.stored, mode="r", shape=(int(offsets[-1]), width))
     return PrefixCache(prefix, lambda row: states[offsets[row] : offsets[row + 1]], needs.depth)
 
 
@@ -201,8 +215,8 @@ def _write_states(
     encoded, machine = needs.encoded, needs.machine
     batches = sorted_batches(encoded.lengths, machine.read_batch_tokens)
     shape = (int(encoded.offsets[-1]), width)
-    states = {
-        depth: np.memmap(target / STATES, dtype=np.float32, mode="w+", shape=shape) for depth, target in targets.items()
+    states: dict[int, States] = {
+        depth: np.memmap(target / STATES, needs.stored, "w+", shape=shape) for depth, target in targets.items()
     }
     slowest = seconds_per_token
     while batches:
@@ -222,7 +236,16 @@ def _write_states(
         kept.flush()
 
 
-def _put(states: NDArray[np.float32], encoded: Encoded, rows: NDArray[np.int64], flat: NDArray[np.float32]) -> None:
+def _put(states: States, encoded: Encoded, rows: NDArray[np.int64], flat: NDArray[np.float32]) -> None:
+    largest, held = float(np.abs(flat).max()), float(np.finfo(states.dtype).max)
+    if largest > held:
+        raise BadInput(
+            "what the frozen first layers answer is too large to be stored",
+            where="train.prefix_states",
+            found=f"fp16, and a state of {largest:g}",
+            expected=f"at most {held:g}",
+            way_out="state fp32 there",
+        )
     at = 0
     for row in rows:
         start, end = int(encoded.offsets[row]), int(encoded.offsets[row + 1])

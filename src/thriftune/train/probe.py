@@ -52,14 +52,16 @@ def probe_costs(loop: Loop, seconds: float, scratch: Path) -> Costs:
     loop.padded = loop.real = 0
     validation = _validation_seconds(loop.task, loop, loop.validation)
     loop.unfreezing.release()
+    seconds_per_byte = _seconds_per_byte(scratch)
     state_bytes = sum(p.numel() * p.element_size() for p in loop.unfreezing.learnt)
     return Costs(
         seconds_per_token=median(rates),
         validation=validation,
-        checkpoint=4 * state_bytes * _seconds_per_byte(scratch),  # weights, two moments, the best so far
+        checkpoint=4 * state_bytes * seconds_per_byte,  # weights, two moments, the best so far
         peak_bytes=peak_bytes,
         prefix=prefix,
         phases=phases,
+        seconds_per_byte=seconds_per_byte,
     )
 
 
@@ -147,7 +149,7 @@ def _prefix_costs(loop: Loop) -> PrefixCosts | None:
     loop.prefix_cache = None
     prefix.release()
     padded = padded_tokens(loop.train.lengths, [rows], loop.train.packed)
-    return PrefixCosts(depth, seconds / padded, update, flat.shape[1] * flat.itemsize)
+    return PrefixCosts(depth, seconds / padded, update, flat.shape[1] * needs.stored().nbytes)
 
 
 def _warn_not_passed_by(loop: Loop, reason: str) -> None:

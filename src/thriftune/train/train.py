@@ -22,17 +22,19 @@ from thriftune.budget.governor import Governor, Overheads
 from thriftune.context import Context
 from thriftune.models.prefix import Prefix
 from thriftune.tasks.base import Encoded, Task
+from thriftune.tasks.batches import padded_tokens, sorted_batches
 from thriftune.train.batchplan import BatchPlan
 from thriftune.train.costs import Costs
 from thriftune.train.loop import Loop
 from thriftune.train.machine import Machine
 from thriftune.train.options import TrainOptions
-from thriftune.train.prefix_cache import FOLDER, Needs, PrefixCache, open_or_build_all
+from thriftune.train.prefix_cache import FOLDER, Needs, PrefixCache, bytes_kept, open_or_build_all
 from thriftune.train.ranks import ALONE, Ranks
 from thriftune.train.recipe import Mixing, Phase, Recipe
 from thriftune.train.stopping import Stopping
 from thriftune.train.supervision import Outcome, Supervision
 from thriftune.train.unfreezing import Unfreezing, mean_cost
+from thriftune.train.validation_states import ValidationStates, validations_to_pay
 
 STAGE_VERSION = 1
 ABOUT_FILE = "thriftune-model.json"  # how the training ended, and what a server must know
@@ -314,6 +316,7 @@ def run(
             ranks,
         )
         loop.kept, loop.unfreezing.costs = kept, by_phase
+        loop.validation_states = _validation_states(work, machine, costs, kept, every, options, decisions, context)
         outcome = loop.run(every, replace(costs, seconds_per_token=by_phase[0]))
         for cache in list(kept.values())[:1]:
             cache.prefix.release()
@@ -372,6 +375,45 @@ def _prefix_caches(
 
     depths = decisions.take("prefix_cache", choose)
     return opened or (build(depths) if depths else {})
+
+
+def _validation_states(
+    work: Work,
+    machine: Machine,
+    costs: Costs,
+    kept: dict[int, PrefixCache],
+    every: int,
+    options: TrainOptions,
+    decisions: Decisions,
+    context: Context,
+) -> ValidationStates | None:
+    """Room for what the frozen first layers answer for the validation split, where keeping that is better.
+
+    They may take what the training rows' states leave of `train.prefix_cache_gb`; those are worth more.
+    """
+    if costs.prefix is None or not kept:
+        return None
+    rows, prefix = work.validation, costs.prefix
+    batches = sorted_batches(rows.lengths, machine.read_batch_tokens)
+    tokens = padded_tokens(rows.lengths, batches)
+    room = options.prefix_cache_bytes - bytes_kept(context.root / FOLDER)
+    wanted = tokens * prefix.bytes_per_token
+    kept_until = next((phase.begins for phase in work.recipe.phases if phase.frozen not in kept), 1.0)
+    coming = math.ceil(decisions.recorded("planned_steps") * kept_until / len(kept) / every)
+
+    def choose() -> tuple[bool, str]:
+        compute = tokens * prefix.seconds_per_token
+        pays = validations_to_pay(compute, wanted * costs.seconds_per_byte)
+        if wanted > room:
+            return False, f"{wanted / 1e6:.0f} MB do not fit beside the training rows' into train.prefix_cache_gb"
+        return coming >= pays, (
+            f"the frozen layers take {compute:.2f} s of a validation's {costs.validation:.2f} s; {coming} with the same"
+            f" ones frozen are to come, and from {pays:.1f} on {wanted / 1e6:.0f} MB of kept states are quicker"
+        )
+
+    if not decisions.take("validation_states", choose):
+        return None
+    return ValidationStates(context.root / FOLDER, room, machine.device)
 
 
 def open_tuned(artifact: Artifact) -> TunedModel:

@@ -1,0 +1,31 @@
+"""The held-out rows asked of the model that `thriftune run` ended with, as its service would answer them.
+
+`ours.py predict FOLDER` answers texts.jsonl or prompts.jsonl in answers.jsonl.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+
+def predict(folder: Path) -> None:
+    """Write the answers."""
+    from thriftune.cli.serve import open_latest
+    from thriftune.project import Project
+
+    release = open_latest(Project.load(folder / "thriftune.yaml"))
+    if (folder / "texts.jsonl").exists():
+        asked = [release.clean(row["text"]) for row in _read(folder / "texts.jsonl")]
+    else:
+        prompts = [release.clean(row["prompt"]) for row in _read(folder / "prompts.jsonl")]
+        asked = [[{"role": "user", "content": prompt}] for prompt in prompts]
+    answers = [answer.output for answer in release.predictor.predict(asked)]
+    (folder / "answers.jsonl").write_text("".join(json.dumps({"answer": answer}) + "\n" for answer in answers))
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+if __name__ == "__main__":
+    predict(Path(sys.argv[2]))
