@@ -141,7 +141,7 @@ def ray_module() -> Any:
     except ModuleNotFoundError as error:
         raise MissingExtra(
             "a cluster of workers needs Ray, which is not installed",
-            "search.cluster",
+            "a pool on a cluster",
             f"no module {error.name}",
             "the extra `ray`",
             "pip install 'thriftune[ray]'",

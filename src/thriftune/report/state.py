@@ -76,7 +76,8 @@ def read_state(store: Store, project: str, now: float) -> State:
     owner = owner_of(store, project)
     alive = owner is not None and owner.attempt == newest.attempt and is_alive(owner, now)
     queued = course[-1] if course and course[-1].kind == "queue.waiting" and not alive else None
-    waits = queued is not None and ProcessName(*queued.data["process"]).life() is not Life.DEAD
+    waiting = None if queued is None else ProcessName(*queued.data["process"])
+    waits = waiting is not None and waiting.life() is not Life.DEAD
     ended = ending(course)
     balance = read_balance(store, project)
     told = step.data if step is not None else {}
@@ -84,7 +85,7 @@ def read_state(store: Store, project: str, now: float) -> State:
         project=project,
         state="running" if alive else "waiting" if waits else _how_it_ended(ended),
         attempt=newest.attempt,
-        pid=int(owner.owner_pid) if owner is not None and alive else queued.data["process"][0] if waits else None,
+        pid=int(owner.owner_pid) if owner is not None and alive else waiting.pid if waiting and waits else None,
         stage=current_stage(course),
         step=told.get("step"),
         planned=told.get("planned"),
