@@ -97,7 +97,7 @@ def read_state(store: Store, project: str, now: float) -> State:
         seconds_left=None if balance is None or balance.deadline_at is None else balance.deadline_at - now,
         last_event=newest.kind,
         last_event_age_s=max(0.0, now - newest.at),
-        message=_message(queued, ended) if not alive else "",
+        message="" if alive else _message(queued if waits else None, ended),
     )
 
 
