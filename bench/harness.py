@@ -16,6 +16,7 @@ import os
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,8 @@ class Benchmark:
         figure: a cell's most important number, by which `--cells` compares a repetition with what was kept.
         further_keys: what the result has besides the common keys.
         tolerance: the relative difference in `figure` that `--cells` still calls the same.
+        any_code: whether kept cells that earlier code measured count too, for a benchmark of many hours: its result
+            then says in `codes` how many cells each code measured, by its hash, and `--fresh` begins anew.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Benchmark:
     figure: Callable[[Figures], float]
     further_keys: tuple[str, ...] = ()
     tolerance: float = 0.15
+    any_code: bool = False
 
 
 def main(
@@ -92,11 +96,14 @@ def run_cells(benchmark: Benchmark, kept: KeptCells | None, quick: bool, fresh: 
     """All cells, those that are kept from this very code taken as they are; the result."""
     code = code_hash(benchmark.name)
     outcomes = []
+    codes: Counter[str] = Counter()
     cells = benchmark.cells(quick)
     if kept is not None and fresh:
         kept.forget()
     for number, settings in enumerate(cells, 1):
-        figures = kept.find(settings, code) if kept else None
+        record = kept.find(settings, None if benchmark.any_code else code) if kept else None
+        figures = record["figures"] if record else None
+        codes[record["code"] if record else code] += 1
         if figures is None:
             say(f"{benchmark.name}: cell {number} of {len(cells)}: {brief(settings)}")
             figures = benchmark.run(settings)
@@ -105,7 +112,8 @@ def run_cells(benchmark: Benchmark, kept: KeptCells | None, quick: bool, fresh: 
         else:
             say(f"{benchmark.name}: cell {number} of {len(cells)} is kept")
         outcomes.append((settings, figures))
-    return benchmark.summarise(outcomes) | {"quick": quick}
+    told = {"codes": dict(codes)} if benchmark.any_code else {}
+    return benchmark.summarise(outcomes) | told | {"quick": quick}
 
 
 def repeat_cells(benchmark: Benchmark, kept: KeptCells, count: int) -> dict[str, Any]:
@@ -129,9 +137,9 @@ class KeptCells:
     def __init__(self, name: str, folder: Path | None = None) -> None:
         self._path = (folder or CELLS) / f"{name}.jsonl"
 
-    def find(self, settings: Settings, code: str) -> Figures | None:
-        """The figures of the cell with these settings, measured by this code; None where there are none."""
-        found = [r["figures"] for r in self.all() if r["settings"] == settings and r["code"] == code]
+    def find(self, settings: Settings, code: str | None) -> dict[str, Any] | None:
+        """The latest record of the cell with these settings, by this code or by any; None where there is none."""
+        found = [r for r in self.all() if r["settings"] == settings and code in (None, r["code"])]
         return found[-1] if found else None
 
     def all(self) -> list[dict[str, Any]]:

@@ -40,7 +40,8 @@ def fit(folder, limit, seed, checkpoint):
     data = Dataset.from_dict(dict(encoded) | {"labels": [labels.index(row["label"]) for row in rows]})
     held = min(VALIDATION_ROWS, len(data) // 10)
     validation, train = data.select(range(held)), data.select(range(held, len(data)))
-    amx = Path("/proc/cpuinfo").is_file() and "amx_bf16" in Path("/proc/cpuinfo").read_text()
+    cpu = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    quick_bf16 = any(unit in cpu for unit in ("amx_bf16", "avx512_bf16"))
 
     def trainer(steps, callbacks=()):
         set_seed(seed)
@@ -61,7 +62,7 @@ def fit(folder, limit, seed, checkpoint):
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
-            bf16=amx,
+            bf16=quick_bf16,
             use_cpu=not torch.cuda.is_available(),
             seed=seed,
         )

@@ -38,7 +38,8 @@ def fit(folder, limit, seed, checkpoint):
     held = min(VALIDATION_ROWS, len(rows) // 10)
     validation, train = Dataset.from_list(rows[:held]), Dataset.from_list(rows[held:])
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    amx = Path("/proc/cpuinfo").is_file() and "amx_bf16" in Path("/proc/cpuinfo").read_text()
+    cpu = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    quick_bf16 = any(unit in cpu for unit in ("amx_bf16", "avx512_bf16"))
 
     def trainer(steps, callbacks=()):
         set_seed(seed)
@@ -56,7 +57,7 @@ def fit(folder, limit, seed, checkpoint):
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
-            bf16=amx,
+            bf16=quick_bf16,
             use_cpu=not torch.cuda.is_available(),
             seed=seed,
         )
