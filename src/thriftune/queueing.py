@@ -111,7 +111,7 @@ def _wait(
             if interrupted():
                 raise Interrupted("interrupted while it waited", way_out="the same command takes its place again")
             clock.sleep(POLL_SECONDS)
-        session.context.events.emit("queue.taken", waited_s=clock.now() - began)
+        session.context.events.emit("queue.taken", waited_s=(turn.since or clock.now()) - began)
 
 
 def _taken(session: Session, turn: Turn) -> bool:

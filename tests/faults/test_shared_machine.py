@@ -107,7 +107,7 @@ def test_a_killed_runner_leaves_the_machine_to_the_waiting(tmp_path, model, home
     (started,) = second.events("attempt.started")
     (deadline,) = second.rows("SELECT deadline_at, first_run_at FROM budgets")
     assert deadline[0] - deadline[1] == 20 * 60
-    assert started["started_at"] - deadline[1] >= taken["waited_s"] - 0.1  # waiting counts, though nothing is charged
+    assert 0 < started["started_at"] - deadline[1] <= taken["waited_s"]  # waiting counts, though nothing is charged
 
 
 def test_while_another_has_the_machine_a_run_waits_and_tells_what_it_is_waiting_for(tmp_path, model, home):
