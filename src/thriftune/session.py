@@ -17,9 +17,11 @@ from filelock import FileLock
 
 from thriftune import memory
 from thriftune.artifacts import ArtifactStore, explained
+from thriftune.budget.alerts import Notifier, notified
 from thriftune.budget.decisions import Decisions
 from thriftune.budget.record import Record
 from thriftune.budget.residuals import Residuals
+from thriftune.budget.usage import Watcher, told
 from thriftune.clock import Clock, SystemClock
 from thriftune.context import Context
 from thriftune.errors import EXIT_INTERRUPTED, CannotLand, Interrupted, OutOfBudget, ThriftuneError
@@ -79,6 +81,7 @@ class Session:
         peaks: the most bytes in memory in each phase, in this process.
         to_buy: the most that is still to be bought beside this machine's time, and not reserved yet, by what it is.
         turn: this process's place in the queue for the machine, where it has one.
+        notifier: hands alerts on, where the project file says to whom.
         foretold_at: seconds that each phase had used when this process foretold it; none where it has not.
         did_all: whether this process trained all updates of the recipe, neither cut nor ended early nor resumed.
         residuals: how far off earlier forecasts were, and this run's.
@@ -96,6 +99,7 @@ class Session:
     peaks: dict[str, int] = field(default_factory=dict)
     to_buy: dict[str, Decimal] = field(default_factory=dict)
     turn: Turn | None = None
+    notifier: Notifier | None = None
     foretold_at: dict[str, float] = field(default_factory=dict)
     did_all: bool = False
     residuals: Residuals = field(init=False)
@@ -179,10 +183,11 @@ class Session:
 
     @contextmanager
     def watching(self, phase: str) -> Iterator[None]:
-        """Note the most memory that a phase holds."""
-        with memory.peak() as seen:
+        """Note what a phase uses of the machine, and the most memory that it holds."""
+        with memory.peak() as seen, Watcher(self.project.file.compute.idle_below).span() as usage:
             yield
         self.peaks[phase] = max(self.peaks.get(phase, 0), seen.bytes)
+        self.context.events.emit("usage", phase=phase, **told(usage))
 
     def expect(self, what: str, phase: str, record: str = "", amount: float = 1.0, prior: float = 1.0) -> None:
         """Put a part into the outlook, from the record or, failing that, a prior of `prior` seconds a unit."""
@@ -260,6 +265,7 @@ def _start(
         store, events, ledger, earlier = take_up(clock, project, listeners)
         balance = ledger.balance()
         meter = Meter.start(store, clock, ledger, project.price_per_hour, None, since=since)
+        notifier = notified(events, project.file.budget.notify)
     attempt = events.attempt
     started = clock.now() - meter.seconds_used()
     meter.deadline_at = _deadline(ledger, project, started, begins)
@@ -283,6 +289,7 @@ def _start(
         reached=max((e.data["step"] for e in earlier if e.kind == "training.step"), default=0),
         spent_before=balance.spent,
         interrupted=interrupted,
+        notifier=notifier,
         first_run_at=min([started, *(e.at for e in earlier if e.kind in BEGINNINGS)]),
         turn=turn,
     )
@@ -365,7 +372,7 @@ def take_up(
         events.subscribe(listener)
     ledger = Ledger(store, clock, project.file.name, events)
     budget = project.file.budget
-    ledger.open_budget(budget.total, budget.currency, budget.allowances())
+    ledger.open_budget(budget.total, budget.currency, budget.allowances(), budget.category_allowances())
     return store, events, ledger, earlier
 
 
@@ -400,6 +407,8 @@ def _finish(session: Session, outcome: str, exit_code: int, message: str, leaves
     _record_ending(session.context, outcome, exit_code, message)
     leaving = session.record.forecast("exit", prior=EXIT_SECONDS).p50 if leaves else 0.0
     session.context.meter.close(LAST_PHASE, leaving)
+    if session.notifier is not None:
+        session.notifier.finish()
 
 
 def _record_ending(context: Context, outcome: str, exit_code: int, message: str) -> None:

@@ -9,7 +9,6 @@ from thriftune.cli import (
     cancel,
     init,
     inspect,
-    launch,
     prices,
     queue,
     report,
@@ -18,6 +17,7 @@ from thriftune.cli import (
     serve,
     status,
     timeline,
+    watchdog,
 )
 from thriftune.cli.main import app
 
@@ -27,16 +27,19 @@ app.command("plan")(run.plan)
 app.command("timeline")(timeline.timeline)
 app.command("run")(run.run)
 app.command("train")(run.train)
-app.command("launch")(launch.launch)
 app.command("cancel")(cancel.cancel)
 app.command("queue")(queue.queue)
 app.command("status")(status.status)
+app.command("watchdog")(watchdog.watchdog)
 app.command("report")(report.report)
 app.command("runs")(runs.runs)
 app.command("serve")(serve.serve)
 
 budget_app = typer.Typer(help="The project's money.", no_args_is_help=True)
 budget_app.command("add")(budget.add)
+budget_app.command("spend")(budget.spend)
+budget_app.command("import")(budget.import_bill)
+budget_app.command("export")(budget.export)
 app.add_typer(budget_app, name="budget")
 
 prices_app = typer.Typer(help="What machines cost.", invoke_without_command=True)

@@ -21,7 +21,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA = "0002"
+SCHEMA = "0003"
 VERSION_TABLE = "thriftune_schema"
 
 metadata = MetaData(
@@ -166,4 +166,19 @@ queue = Table(
     Column("sign_at", Float, nullable=False),
     PrimaryKeyConstraint("owner_pid", "owner_started", "owner_place"),
     Index("ix_queue_machine", "machine"),
+)
+
+bill_lines = Table(
+    "bill_lines",
+    metadata,
+    Column("project", String(200), nullable=False),
+    Column("line_key", String(40), nullable=False),
+    Column("billed", Text, nullable=False),  # decimal text: bills have more places than the ledger's unit
+    Column("began", Float, nullable=False),  # of the charge period
+    Column("ended", Float, nullable=False),
+    Column("currency", String(10), nullable=False),
+    Column("category", String(20), nullable=False),  # the specification's ChargeCategory
+    Column("service", Text, nullable=False),
+    Column("resource", Text, nullable=False),
+    PrimaryKeyConstraint("project", "line_key"),
 )

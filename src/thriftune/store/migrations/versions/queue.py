@@ -1,10 +1,10 @@
-"""The queue for a machine."""
+"""The third schema: the queue for a machine."""
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 branch_labels = None
 depends_on = None
 
