@@ -35,20 +35,7 @@ TO_COME = {"monitor"}
 ORDER = [name for layer in LAYERS for name in layer.split()]
 
 # They take seconds to import: a command that needs none of them must not wait for them.
-HEAVY = (
-    "torch",
-    "transformers",
-    "sklearn",
-    "scipy",
-    "polars",
-    "plotly",
-    "peft",
-    "fastapi",
-    "uvicorn",
-    "google",
-    "ray",
-    "sky",
-)
+HEAVY = ("torch", "transformers", "sklearn", "scipy", "polars", "plotly", "peft", "fastapi", "uvicorn", "google")
 
 
 @dataclass(frozen=True)
