@@ -45,6 +45,7 @@ from thriftune.report.model import (
 from thriftune.report.returns import best_baseline, returns
 from thriftune.report.wording import as_text
 from thriftune.timeline.timeline import timeline_of
+from thriftune.timeline.told import as_told, told_of
 
 PHASES = ("collection", "training", "evaluation", "deployment")
 TUNED = "tuned"
@@ -126,7 +127,7 @@ def build(
         utilisation=_utilisation(_steps(facts)),
         environment=_environment(facts.last("attempt.started")),
         returns=returns(best_baseline(comparisons, metric), project.worth, cost.spent),
-        timeline=timeline_of(project.name, project.timeline, None, own, own[-1].at),
+        timeline=timeline_of(project.name, as_told(project.timeline, told_of(past)), None, own, own[-1].at),
         inherited={stage: source for stage, (source, _) in inherited.items()},
     )
 

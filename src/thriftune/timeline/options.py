@@ -156,6 +156,7 @@ class PersonTask(Options):
     )
     after: Names = Field(default=(), description="It can begin at once")
     before: Names = Field(default=(), description="Nothing waits for it")
+    due: Instant | None = Field(default=None, description="No date is promised: it follows from the plan")
     started: Instant | None = Field(default=None, description="It is not begun")
     done: Instant | None = Field(default=None, description="It is not done")
 

@@ -73,7 +73,9 @@ def as_told(options: TimelineOptions, told: Sequence[Told]) -> TimelineOptions:
     if not told:
         return options
     latest = {(one.task, one.field): one for one in told}
-    tasks = tuple(_with(task, latest.get((task.name, "done")), latest.get((task.name, "due"))) for task in options.tasks)
+    tasks = tuple(
+        _with(task, latest.get((task.name, "done")), latest.get((task.name, "due"))) for task in options.tasks
+    )
     return options.model_copy(update={"tasks": tasks})
 
 

@@ -80,7 +80,11 @@ class Api:
         self._sleep = sleep
         # No redirects: they could lead the token to another machine.
         self._client = httpx.Client(
-            base_url=address.rstrip("/"), headers=dict(headers), timeout=TIMEOUT_SECONDS, follow_redirects=False
+            base_url=address.rstrip("/"),
+            headers=dict(headers),
+            timeout=TIMEOUT_SECONDS,
+            follow_redirects=False,
+            trust_env=parts.scheme == "https",  # a proxy does not reach a machine of one's own
         )
 
     def __enter__(self) -> Self:

@@ -16,6 +16,7 @@ from thriftune.timeline.timeline import Timeline
 
 MACHINE, PEOPLE, ROLLOUT = "Machine", "People", "Rollout"
 MARK = "thriftune:"
+TIMES = "Begins "  # how the line of the notes that tells instants begins
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def _item(slot: Slot, timeline: Timeline) -> Item:
     mark = mark_of(timeline.project, key)
     said = [f"{timeline.project}: kept in step by Thriftune."]
     if phase.finished is None:
-        said.append(f"Begins {_local(start, timeline)}, ends {_local(slot.ends.p50, timeline)} as likely as not,")
+        said.append(f"{TIMES}{_local(start, timeline)}, ends {_local(slot.ends.p50, timeline)} as likely as not,")
         said[-1] += f" by {_local(p90(slot), timeline)} nine times in ten."
     if phase.after:
         said.append(f"After: {', '.join(phase.after)}.")
