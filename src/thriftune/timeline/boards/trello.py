@@ -78,11 +78,11 @@ class Trello:
     def create(self, item: Item) -> Entry:
         """A new card in the list of the item's group."""
         fields = {"idList": self._list(item.group), "pos": "bottom"}
-        return _entry(self._api.ask("POST", "/cards", {**fields, **_said(item, with_due=True)}))
+        return _entry(self._api.ask("POST", "/cards", body={**fields, **_said(item, with_due=True)}))
 
     def update(self, id: str, item: Item, with_due: bool) -> Entry:
         """Name, description and completion, and the dates where they are wanted."""
-        return _entry(self._api.ask("PUT", f"/cards/{_id(id)}", _said(item, with_due)))
+        return _entry(self._api.ask("PUT", f"/cards/{_id(id)}", body=_said(item, with_due)))
 
     def _list(self, name: str) -> str:
         """The open list of this name, made where there is none."""
@@ -92,16 +92,16 @@ class Trello:
         if name not in self._lists:
             # The list is asked for by the board's long id, which its short one does not do for.
             board = self._api.ask("GET", f"/boards/{self.place}", {"fields": "name"})["id"]
-            made = self._api.ask("POST", "/lists", {"name": name, "idBoard": str(board), "pos": "bottom"})
+            made = self._api.ask("POST", "/lists", body={"name": name, "idBoard": str(board), "pos": "bottom"})
             self._lists[name] = str(made["id"])
         return self._lists[name]
 
 
-def _said(item: Item, with_due: bool) -> dict[str, str | int]:
-    said: dict[str, str | int] = {
+def _said(item: Item, with_due: bool) -> dict[str, str | bool]:
+    said: dict[str, str | bool] = {
         "name": item.title,
         "desc": item.notes,
-        "dueComplete": "true" if item.completed else "false",
+        "dueComplete": item.completed,
     }
     if with_due:
         said |= {"due": instant_text(item.due), "start": instant_text(item.starts)}
