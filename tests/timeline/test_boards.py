@@ -27,10 +27,13 @@ from thriftune.cli.commands import app
 from thriftune.clock import ManualClock
 from thriftune.errors import BadInput
 from thriftune.events import EventLog, open_attempt
+from thriftune.report.load import load_report
+from thriftune.report.model import ProjectSummary
 from thriftune.store import open_store
 from thriftune.timeline.boards import trello as trello_module
 from thriftune.timeline.boards.api import MOST_WAITING, Api, OutOfReach, Refused
 from thriftune.timeline.boards.trello import Trello
+from thriftune.timeline.options import TimelineOptions
 from timeline_for_tests import LATER, PARTS, planned
 
 FILE = """name: films
@@ -44,6 +47,7 @@ timeline:
     - {name: review, who: bo, hours: 3, after: evaluation}
   rollout: {shares: [50, 100], each: 1d}
 """
+TASKS = [{"name": "label", "who": "ana", "hours": 12}, {"name": "review", "who": "bo", "hours": 3}]
 TITLES = {"label (ana)", "data", "baselines", "set-up", "training", "evaluation", "review (bo)"}
 TITLES |= {"rollout 50 %", "rollout 100 %"}
 SECRETS = (ASANA_TOKEN, TRELLO_KEY, TRELLO_TOKEN)
@@ -78,7 +82,7 @@ class Bench:
         self.caplog.set_level(logging.DEBUG)
 
     def sync(self, *more):
-        """The command's output, or the error it ended with; secrets stand in neither, nor in a log, nor in the record."""
+        """The output, or the error it ended with; secrets stand in neither, nor in a log, nor in the record."""
         where = ("asana", "--project", PROJECT) if self.asana else ("trello", "--board", SHORT_BOARD)
         result = CliRunner().invoke(app, ["timeline", "sync", *where, *more])
         said = result.output + str(result.exception or "") + self.caplog.text
@@ -94,6 +98,13 @@ class Bench:
         found = EventLog(store, ManualClock(), "films", 0).read(kinds=[kind])
         store.close()
         return [event.data for event in found]
+
+    def report(self):
+        store = open_store(self.url)
+        options = TimelineOptions.model_validate({"tasks": TASKS})
+        found = load_report(store, ProjectSummary("films", "classify", "model", timeline=options))
+        store.close()
+        return found
 
     def move(self, title, instant):
         entry = self.service.titled(title)
@@ -158,6 +169,19 @@ def test_a_moved_date_and_a_tick_of_people_become_decisions_once(bench):
     bench.service.forget()
     assert "0 changes" in str(bench.sync())
     assert len(bench.events("decision")) == 2
+
+
+def test_what_people_said_is_in_the_report_and_makes_no_attempt_longer(bench):
+    before = bench.report()
+    bench.sync()
+    bench.tick("label (ana)")
+    bench.sync()
+    after = bench.report()
+    assert (after.attempt, after.as_of, after.time) == (before.attempt, before.as_of, before.time)
+    assert [decision.what for decision in after.decisions] == ["timeline.task"]
+    assert after.timeline.schedule.slot("label").phase.finished is not None
+    runs = CliRunner().invoke(app, ["runs", "--json"])
+    assert runs.output.count('"attempt"') == 1, runs.output
 
 
 def test_a_task_that_is_opened_again_is_open_again(bench):

@@ -45,10 +45,11 @@ def sync(
     from thriftune.cli.records import load_project, opened
     from thriftune.cli.timeline import timeline_in
     from thriftune.clock import SystemClock
-    from thriftune.events import EventLog, latest_attempt
+    from thriftune.events import EventLog
     from thriftune.report.load import reader
     from thriftune.timeline.boards.items import items_of
     from thriftune.timeline.boards.sync import KIND, kept_of, pull, push
+    from thriftune.timeline.told import OUTSIDE
 
     loaded = load_project(project)
     file = loaded.file
@@ -57,10 +58,9 @@ def sync(
     board = _board(service, api, place, file.timeline.people.time_zone)
     with opened(loaded) as store, api:
         items = items_of(timeline_in(loaded, store))
-        latest = None if store is None else latest_attempt(store, file.name)
-        if store is None or latest is None:  # where there is a timeline, there is a record
-            raise AssertionError("a timeline without a record")
-        log = None if dry_run else EventLog(store, clock, file.name, latest.attempt)
+        if store is None:
+            raise AssertionError("a timeline comes from a record")
+        log = None if dry_run else EventLog(store, clock, file.name, OUTSIDE)
         lock = FileLock(loaded.root / LOCK)
         try:
             lock.acquire(timeout=0)

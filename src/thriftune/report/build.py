@@ -45,7 +45,7 @@ from thriftune.report.model import (
 from thriftune.report.returns import best_baseline, returns
 from thriftune.report.wording import as_text
 from thriftune.timeline.timeline import timeline_of
-from thriftune.timeline.told import as_told, told_of
+from thriftune.timeline.told import OUTSIDE, as_told, told_of
 
 PHASES = ("collection", "training", "evaluation", "deployment")
 TUNED = "tuned"
@@ -116,7 +116,7 @@ def build(
         data_ledger=tuple(_data_step(event.data) for event in facts.of("data.entry")),
         tokens=_tokens(facts.last("data.tokens")),
         warnings=tuple(dict.fromkeys(Warned(as_text(e.data["where"]), e.data["what"]) for e in facts.of("warning"))),
-        decisions=tuple(_decision(event) for event in facts.of("decision")),
+        decisions=tuple(_decision(event) for event in [*facts.of("decision"), *_outside(past)]),
         search=_searched(facts),
         steps=_steps(facts),
         validations=_validations(facts),
@@ -134,7 +134,7 @@ def build(
 
 def no_such_attempt(attempt: int, events: Sequence[Event]) -> BadInput:
     """The error for an attempt that the events do not know."""
-    numbers = sorted({event.attempt for event in events})
+    numbers = sorted({event.attempt for event in events} - {OUTSIDE})
     return BadInput(
         "there is no such attempt",
         where="--attempt",
@@ -487,6 +487,11 @@ def _tokens(event: Event | None) -> Tokens | None:
         return None
     data = event.data
     return Tokens(data["train"], data["validation"], data["cut_tokens"], data["cut_rows"], data.get("cut_words", 0))
+
+
+def _outside(past: Sequence[Event]) -> list[Event]:
+    """Decisions that belong to no attempt: what people said of their tasks."""
+    return [event for event in past if event.attempt == OUTSIDE and event.kind == "decision"]
 
 
 def _decision(event: Event) -> Decision:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from thriftune.timeline.phases import Recorded
 
 WHAT = "timeline.task"
+OUTSIDE = 0  # the attempt of events that belong to none: they do not make one last longer
 Field = Literal["done", "due"]
 
 
