@@ -27,6 +27,8 @@ SHOW = "show"
 class ShowByDefault(TyperGroup):
     """The commands of a timeline: what names none of them is shown."""
 
+    by_default = SHOW
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put the command that shows before arguments that name no other."""
         named = bool(args) and (args[0] in self.commands or args[0] in ctx.help_option_names)
