@@ -19,16 +19,33 @@ class Worth:
     """What one point (0.01 of a 0…1 metric) is worth to the user.
 
     Args:
-        per_point: money for one point held for one period.
+        per_point: money for one point held for one period, by the point, the request and the error together.
         per: the period's name: "month", or "once".
         horizon: how long the gain counts, as the user wrote it: "12 months".
         periods: the horizon in periods.
+        discount: of later money, a share a year.
+        period_years: a period's length; 0 for once.
     """
 
     per_point: Decimal
     per: str
     horizon: str
     periods: Decimal
+    discount: float = 0.0
+    period_years: float = 0.0
+
+
+@dataclass(frozen=True)
+class Power:
+    """What a machine is taken to draw: stated, not measured.
+
+    Args:
+        watts: under load.
+        grams_per_kwh: of carbon dioxide, for its electricity.
+    """
+
+    watts: float
+    grams_per_kwh: float
 
 
 @dataclass(frozen=True)
@@ -49,6 +66,7 @@ class ProjectSummary:
     target: Target | None = None
     worth: Worth | None = None
     timeline: TimelineOptions = field(default_factory=TimelineOptions)
+    power: Power | None = None
 
 
 @dataclass(frozen=True)
