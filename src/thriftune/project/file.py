@@ -156,9 +156,7 @@ class Worth(Options):
         if not self.model_fields_set & {"per_point", "per_request", "per_error"}:
             raise ValueError("per_point, or per_request or per_error with requests (found none)")
         if self.model_fields_set & {"per_request", "per_error"} and not self.requests:
-            raise ValueError(
-                "requests, how many there are in each `per`, beside per_request and per_error (found none)"
-            )
+            raise ValueError("requests in each `per`, beside per_request and per_error (found none)")
         return self
 
     def a_point(self) -> Decimal:

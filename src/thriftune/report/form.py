@@ -10,6 +10,7 @@ from dataclasses import asdict
 from decimal import Decimal
 from typing import Any
 
+from thriftune.report.benefit import benefit_of
 from thriftune.report.model import Cost, DataStep, Estimate, ForecastScore, Report, Return, Scores, TimeUse
 from thriftune.timeline import exports
 
@@ -19,7 +20,7 @@ def to_json(report: Report) -> dict[str, Any]:
 
     Returns:
         At least: project, verdict {decision, reasons, comparisons}, tuned, baselines, cost, time, forecast,
-        data_ledger, decisions, breaches, return; beyond these: attempt, outcome, environment, curves, parts,
+        data_ledger, decisions, breaches, return; beyond these: benefit, attempt, outcome, environment, curves, parts,
         looks, utilisation, timeline, schedule, inherited.
     """
     return {
@@ -50,6 +51,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "search": None if report.search is None else asdict(report.search),
         "breaches": [asdict(breach) for breach in report.breaches],
         "return": _return(report.returns),
+        "benefit": _benefit(report),
         "curves": {
             "training": [asdict(step) for step in report.steps],
             "validation": [{**asdict(v), "metrics": dict(v.metrics)} for v in report.validations],
@@ -187,4 +189,19 @@ def _return(returns: Return) -> dict[str, Any]:
         "roi_high": returns.ratio_high,
         "break_even_points": returns.break_even_points,
         "break_even_periods": returns.break_even_periods,
+    }
+
+
+def _benefit(report: Report) -> dict[str, Any]:
+    """What follows from the return; points and rates are numbers."""
+    found = benefit_of(report)
+    return {
+        "net_roi": asdict(found.roi),
+        "break_even_at": asdict(found.break_even_at),
+        "sensitivity": [
+            {**asdict(swing), "at_low": money(swing.at_low), "at_high": money(swing.at_high)}
+            for swing in found.sensitivity
+        ],
+        "marginal": None if found.marginal is None else asdict(found.marginal),
+        "kpis": asdict(found.kpis),
     }

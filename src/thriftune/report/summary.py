@@ -8,7 +8,6 @@ from typing import Protocol
 from thriftune.report.model import Power, ProjectSummary, Target, Worth
 from thriftune.timeline.options import TimelineOptions
 
-
 YEAR_DAYS = 365.25
 
 
