@@ -166,21 +166,23 @@ def _sensitivity(report: Report) -> tuple[Swing, ...]:
     def net(gain: float = points, stated: Worth = worth, cost: Decimal = found.cost) -> Decimal:
         return round(Decimal(repr(gain)) * stated.per_point * counted_periods(stated) - cost, 9)
 
-    def scaled(name: str) -> tuple[Decimal, Decimal]:
-        value: Decimal = getattr(worth, name)
-        half, double = (replace(worth, **{name: each}) for each in (value / FACTOR, value * FACTOR))
-        return net(stated=half), net(stated=double)
-
+    point, periods = worth.per_point, worth.periods
     rows = [
         Swing("gain, over its interval", f"{low:.1f} points", f"{high:.1f} points", net(gain=low), net(gain=high)),
-        Swing("worth of a point", "half", "double", *scaled("per_point")),
+        Swing(
+            "worth of a point",
+            "half",
+            "double",
+            *(net(stated=replace(worth, per_point=each)) for each in (point / FACTOR, point * FACTOR)),
+        ),
         Swing("cost", "half", "double", net(cost=found.cost / FACTOR), net(cost=found.cost * FACTOR)),
     ]
     if worth.period_years:
-        rows.append(Swing("horizon", "half", "double", *scaled("periods")))
+        half, double = (net(stated=replace(worth, periods=each)) for each in (periods / FACTOR, periods * FACTOR))
+        rows.append(Swing("horizon", "half", "double", half, double))
     if worth.discount:
-        none, double = (replace(worth, discount=each) for each in (0.0, worth.discount * FACTOR))
-        rows.append(Swing("discount", "none", "double", net(stated=none), net(stated=double)))
+        none, double = (net(stated=replace(worth, discount=each)) for each in (0.0, worth.discount * FACTOR))
+        rows.append(Swing("discount", "none", "double", none, double))
     return tuple(sorted(rows, key=lambda row: -abs(row.at_high - row.at_low)))
 
 
