@@ -6,7 +6,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 import pytest
-from recorded_run import Story, record
+from recorded_run import STARTED, Recorder, Story, record
 from rich.console import Console
 
 from thriftune.project.file import Horizon
@@ -17,7 +17,8 @@ from thriftune.report.discounting import counted_periods, periods_to_earn
 from thriftune.report.form import to_json
 from thriftune.report.html import to_html
 from thriftune.report.load import load_report
-from thriftune.report.model import Power, Return, Scores, TimeUse, TrainingStep, Validation, Worth
+from thriftune.report.model import Estimate, Power, Return, Scores, TimeUse, TrainingStep, Validation, Worth
+from thriftune.report.previous import difference
 from thriftune.report.returns import returns
 from thriftune.report.terminal import show
 
@@ -153,6 +154,26 @@ def test_key_figures(recorded):
     assert found.carbon_grams == pytest.approx(200)
     rented = replace(recorded, project=replace(recorded.project, power=None))
     assert benefit_of(rented).kpis.energy_kwh is benefit_of(rented).kpis.tokens_per_kwh is None
+
+
+def test_the_gain_over_the_model_before_has_an_interval(tmp_path):
+    """0.838 (−0.026, +0.024) against 0.838 likewise: 0, from −√(0.026² + 0.024²) to the same above."""
+    store, story = record(tmp_path, Story())
+    first = load_report(store, story.summary())
+    assert first.previous is None
+    Recorder(store, story, started=STARTED + 400).all()
+    second = load_report(store, story.summary())
+    half = math.hypot(0.026, 0.024)
+    found = second.previous
+    assert (found.attempt, found.gain.value) == (1, 0.0)
+    assert (found.gain.low, found.gain.high) == pytest.approx((-half, half))
+    assert "Gain over the model before" in [shown.title for shown in tables(second)]
+    store.close()
+
+
+def test_square_and_add_takes_each_side_of_an_interval():
+    found = difference(Estimate(0.80, 0.76, 0.83), Estimate(0.70, 0.66, 0.73))
+    assert (found.low, found.value, found.high) == pytest.approx((0.05, 0.10, 0.15))  # sides of 3 and 4: 5
 
 
 def test_what_was_not_measured_is_not_shown(recorded):

@@ -29,6 +29,7 @@ def tables(report: Report) -> list[Shown]:
     found, currency = benefit_of(report), report.cost.currency
     shown = [
         _costs(report),
+        _previous(report),
         _net(found, currency),
         _sensitivity(found, currency),
         _curve(found.marginal, currency),
@@ -48,6 +49,18 @@ def _costs(report: Report) -> Shown:
         part = share(float(phase.spent / report.cost.spent)) if report.cost.spent else MISSING
         rows.append((phase.phase, money(phase.spent, report.cost.currency), part, a_point))
     return Shown("Cost by phase", ("phase", "spent", "share", "for each point gained"), tuple(rows))
+
+
+def _previous(report: Report) -> Shown:
+    found = report.previous
+    rows: tuple[tuple[str, ...], ...] = ()
+    if found is not None:
+        gain = found.gain
+        low, value, high = (points(None if each is None else 100 * each) for each in (gain.low, gain.value, gain.high))
+        this = money(report.cost.this_attempt, report.cost.currency)
+        rows = ((f"points over attempt {found.attempt}, for {this}", low, value, high),)
+    note = "Both models on as many test rows, not paired: the interval is wider than it need be." if rows else ""
+    return Shown("Gain over the model before", ("", "low", "measured", "high"), rows, note)
 
 
 def _net(found: Benefit, currency: str) -> Shown:

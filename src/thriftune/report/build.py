@@ -42,7 +42,8 @@ from thriftune.report.model import (
     Verdict,
     Warned,
 )
-from thriftune.report.returns import best_baseline, returns
+from thriftune.report.previous import over_previous
+from thriftune.report.returns import NOT_IN_POINTS, best_baseline, returns
 from thriftune.report.wording import as_text
 from thriftune.timeline.timeline import timeline_of
 from thriftune.timeline.told import OUTSIDE, as_told, told_of
@@ -127,6 +128,7 @@ def build(
         utilisation=_utilisation(_steps(facts)),
         environment=_environment(facts.last("attempt.started")),
         returns=returns(best_baseline(comparisons, metric), project.worth, cost.spent),
+        previous=None if metric in NOT_IN_POINTS else over_previous(past, attempt, metric),
         timeline=timeline_of(project.name, as_told(project.timeline, told_of(past)), None, own, own[-1].at),
         inherited={stage: source for stage, (source, _) in inherited.items()},
     )

@@ -432,6 +432,14 @@ class Return:
 
 
 @dataclass(frozen=True)
+class Previous:
+    """The gain over the tuned model of an earlier attempt, in the metric's unit."""
+
+    attempt: int
+    gain: Estimate
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything that the terminal, the HTML page and `report --json` show of one attempt."""
 
@@ -464,6 +472,8 @@ class Report:
     utilisation: Utilisation
     environment: Environment
     returns: Return
+    previous: Previous | None
+    """The gain over the model before; None for the first, for another number of test rows, or without intervals."""
     timeline: Timeline | None
     """The attempt in time; None where no plan was recorded."""
     inherited: Mapping[str, int]
