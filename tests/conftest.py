@@ -9,7 +9,8 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import hypothesis
@@ -51,9 +52,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@dataclass(frozen=True)
+class Server:
+    """A PostgreSQL server of the tests': the URL of a database on it, and how it is started anew."""
+
+    url: str
+    restart: Callable[[], None]
+
+
 @pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """The URL of a database on a PostgreSQL server that runs for the time of the tests."""
+def postgres_server() -> Iterator[Server]:
+    """A PostgreSQL server that runs for the time of the tests."""
     programs = server_programs()
     folder = Path(tempfile.mkdtemp(prefix="thriftune-postgres-"))
     if os.geteuid() == 0:
@@ -67,11 +76,19 @@ def postgres_url() -> Iterator[str]:
         log = str(folder / "log")
         as_server_user([str(programs / "pg_ctl"), "-D", str(data), "-l", log, "-w", "-o", options, "start"])
         try:
-            yield f"postgresql+psycopg://tester@127.0.0.1:{port}/postgres"
+            control = [str(programs / "pg_ctl"), "-D", str(data), "-l", log, "-w", "-o", options]
+            url = f"postgresql+psycopg://tester@127.0.0.1:{port}/postgres"
+            yield Server(url, lambda: as_server_user([*control, "-m", "fast", "restart"]))
         finally:
             as_server_user([str(programs / "pg_ctl"), "-D", str(data), "-m", "immediate", "-w", "stop"])
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres_server: Server) -> str:
+    """The URL of a database on that server."""
+    return postgres_server.url
 
 
 @pytest.fixture

@@ -88,10 +88,14 @@ class Line:
         server = {"THRIFTUNE_DATABASE_URL": self.database} if self.database else {}
         return kept | {"THRIFTUNE_HOME": str(self.home), "OMP_NUM_THREADS": "1", "COLUMNS": "200"} | server | more
 
+    def command(self, *arguments: str | Path) -> list[str]:
+        """The words of a command."""
+        return [sys.executable, "-c", "from thriftune.cli.main import main; main()", *map(str, arguments)]
+
     def start(self, *arguments: str | Path, **more: str) -> subprocess.Popen[str]:
         """Begin a command; `more` are environment variables."""
         return subprocess.Popen(
-            [sys.executable, "-c", "from thriftune.cli.main import main; main()", *map(str, arguments)],
+            self.command(*arguments),
             cwd=self.folder,
             env=self.environment(**more),
             stdin=subprocess.DEVNULL,

@@ -26,7 +26,7 @@ LAYERS = (
     "report",
     "project",
     "session",
-    "forecasting",
+    "forecasting reviewing",
     "managed_line search_line",
     "pipeline",
     "cli",

@@ -40,6 +40,7 @@ BYTES_PER_ROW = 150.0  # prior of a row's size, before the rows are counted
 TEST_SHARE = 0.1  # prior of the share of rows that is tested on, before they are split
 PRIOR_CLASSES = 2
 # Priors, in seconds a unit, for what this machine class has never done; a run's own figures take over at once.
+ROW_EPOCH_PART = "row-pass"  # the record's part: seconds of training for a row and a pass over it
 PRIOR_IMPORTS = 6.0
 PRIOR_LOAD = 3.0
 PRIOR_SAVE = 1.0
@@ -221,6 +222,7 @@ def expect_measured(session: Session, size: Size, bench: Bench) -> None:
     full = train.estimate(work, costs, every, work.full_steps, file.train)
     least = train.minimum(work, costs)
     session.record.add(f"least/{file.model_references[0]}", least.p50)  # for the refusal that comes before a probe
+    session.record.add(f"{ROW_EPOCH_PART}/{file.model_references[0]}", full.p50, size.train * work.recipe.epochs)
     outlook = session.outlook
     outlook.sharpen("train", full, least)
     if file.search is not None:

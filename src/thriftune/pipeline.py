@@ -11,12 +11,13 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thriftune import search_line
+from thriftune import reviewing, search_line
 from thriftune.artifacts import Artifact, recipe_key
 from thriftune.budget.forecast import Forecast
 from thriftune.budget.record import machine_class
@@ -96,10 +97,14 @@ def run(
     search_line.check(project, alone=group is None and _is_trained_here(project))
     with open_session(project, listeners, interrupted) as session:
         _begin(session)
+        reviewer = reviewing.watch(session)
         splits = _data(session)
+        reviewer.size = size_of(splits)
         baselines = _baselines(session, splits)
-        trained = _trained_here if _is_trained_here(project) else _trained_elsewhere
-        task, untuned, tuned = trained(session, splits, group)
+        if _is_trained_here(project):
+            task, untuned, tuned = _trained_here(session, splits, group, reviewer)
+        else:
+            task, untuned, tuned = _trained_elsewhere(session, splits, group)
         evaluation = _evaluate(session, splits, task, baselines + untuned, tuned)
         return _report(session, evaluation)
 
@@ -125,7 +130,8 @@ def ask(project: Project, question: Question, listeners: Sequence[Listener] = ()
         work = _encode(session, splits)
         bench = _bench(session, splits, work)
         made = forecast(session, bench)
-        return answer(session, bench, splits, made, question)
+        proposed = reviewing.proposed(session, bench, made, size_of(splits))
+        return replace(answer(session, bench, splits, made, question), proposals=proposed)
 
 
 def _refuse_to_guess(question: Question) -> None:
@@ -144,16 +150,22 @@ def _is_trained_here(project: Project) -> bool:
 
 
 def _trained_here(
-    session: Session, splits: Splits, group: Group | None
+    session: Session, splits: Splits, group: Group | None, reviewer: reviewing.Reviewer
 ) -> tuple[Answerer, list[Scores], TunedModel | Artifact]:
     """The task, the untuned model's scores and the tuned model, trained on this machine or found."""
     _import(session)
-    search_line.searched(session, splits, partial(_meant, session))
+    search_line.searched(session, splits, partial(_meant, session), partial(reviewing.room_for_search, reviewer))
+    reviewing.make_again(session)
     work = _encode(session, splits)
     done = session.context.artifacts.find("train", work.key)
     if done is None:
         bench = _bench(session, splits, work, group)
-        forecast(session, bench).require()
+        while group is None and reviewing.move(reviewer, bench):
+            del bench  # its model makes room for the next
+            work = _encode(session, splits)
+            bench = _bench(session, splits, work)
+        reviewer.probed = forecast(session, bench)
+        reviewer.probed.require()
         untuned = _untuned(session, splits, work.task)
         return work.task, untuned, _train(session, bench, splits)
     for part in ("load", "probe", "train", "save"):
@@ -198,6 +210,10 @@ def _begin(session: Session) -> None:
         budget=str(file.budget.total),
         currency=file.budget.currency,
         price_per_hour=str(context.meter.price_per_hour),
+        power_watts=str(file.compute.local.power_watts * file.compute.count)
+        if file.compute.machine == "local"
+        else None,
+        electricity_per_kwh=str(file.compute.local.electricity_per_kwh),
         pid=os.getpid(),
     )
     for text in project.warnings:

@@ -43,13 +43,14 @@ def check(project: Project, alone: bool) -> None:
     )
 
 
-def searched(session: Session, splits: Splits, meant: Callable[[str], str]) -> None:
+def searched(session: Session, splits: Splits, meant: Callable[[str], str], room_of: Callable[[float], float]) -> None:
     """Find what the project file leaves open; the session goes on with a project that states it.
 
     Args:
         session: the run.
         splits: the prepared rows, of which only those to train on are seen.
         meant: the model that a reference means in this attempt.
+        room_of: of the seconds that are left for search and training, those that the search is to see.
     """
     file, context = session.project.file, session.context
     if file.search is None:
@@ -90,7 +91,7 @@ def searched(session: Session, splits: Splits, meant: Callable[[str], str]) -> N
     )
     worth = file.objective.worth
     with session.part("search", metered=False) as span:
-        room = session.limits().seconds - session.outlook.after("search")
+        room = room_of(session.limits().seconds - session.outlook.after("search"))
         found, span.reused = search.run(
             sought,
             search.Means(

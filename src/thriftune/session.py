@@ -17,9 +17,11 @@ from filelock import FileLock
 
 from thriftune import memory
 from thriftune.artifacts import ArtifactStore, explained
+from thriftune.budget.alerts import Notifier, notified
 from thriftune.budget.decisions import Decisions
 from thriftune.budget.record import Record
 from thriftune.budget.residuals import Residuals
+from thriftune.budget.usage import Watcher, told
 from thriftune.clock import Clock, SystemClock
 from thriftune.context import Context
 from thriftune.errors import EXIT_INTERRUPTED, CannotLand, Interrupted, OutOfBudget, ThriftuneError
@@ -76,6 +78,7 @@ class Session:
         first_run_at: when the attempt's first process started, seconds since the epoch.
         peaks: the most bytes in memory in each phase, in this process.
         to_buy: the most that is still to be bought beside this machine's time, and not reserved yet, by what it is.
+        notifier: hands alerts on, where the project file says to whom.
         foretold_at: seconds that each phase had used when this process foretold it; none where it has not.
         did_all: whether this process trained all updates of the recipe, neither cut nor ended early nor resumed.
         residuals: how far off earlier forecasts were, and this run's.
@@ -92,6 +95,7 @@ class Session:
     first_run_at: float
     peaks: dict[str, int] = field(default_factory=dict)
     to_buy: dict[str, Decimal] = field(default_factory=dict)
+    notifier: Notifier | None = None
     foretold_at: dict[str, float] = field(default_factory=dict)
     did_all: bool = False
     residuals: Residuals = field(init=False)
@@ -175,10 +179,11 @@ class Session:
 
     @contextmanager
     def watching(self, phase: str) -> Iterator[None]:
-        """Note the most memory that a phase holds."""
-        with memory.peak() as seen:
+        """Note what a phase uses of the machine, and the most memory that it holds."""
+        with memory.peak() as seen, Watcher(self.project.file.compute.idle_below).span() as usage:
             yield
         self.peaks[phase] = max(self.peaks.get(phase, 0), seen.bytes)
+        self.context.events.emit("usage", phase=phase, **told(usage))
 
     def expect(self, what: str, phase: str, record: str = "", amount: float = 1.0, prior: float = 1.0) -> None:
         """Put a part into the outlook, from the record or, failing that, a prior of `prior` seconds a unit."""
@@ -253,8 +258,9 @@ def _start(
             events.subscribe(listener)
         ledger = Ledger(store, clock, project.file.name, events)
         budget = project.file.budget
-        balance = ledger.open_budget(budget.total, budget.currency, budget.allowances())
+        balance = ledger.open_budget(budget.total, budget.currency, budget.allowances(), budget.category_allowances())
         meter = Meter.start(store, clock, ledger, project.price_per_hour, None)
+        notifier = notified(events, budget.notify)
     started = clock.now() - meter.seconds_used()
     meter.deadline_at = _deadline(ledger, project, started, begins)
     return Session(
@@ -277,6 +283,7 @@ def _start(
         reached=max((e.data["step"] for e in earlier if e.kind == "training.step"), default=0),
         spent_before=balance.spent,
         interrupted=interrupted,
+        notifier=notifier,
         first_run_at=min([started, *(e.at for e in earlier if e.kind == "attempt.started")]),
     )
 
@@ -329,3 +336,5 @@ def _finish(session: Session, outcome: str, exit_code: int, message: str) -> Non
     )
     context.events.close()
     context.meter.close(LAST_PHASE, session.record.forecast("exit", prior=EXIT_SECONDS).p50)
+    if session.notifier is not None:
+        session.notifier.finish()

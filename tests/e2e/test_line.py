@@ -75,7 +75,7 @@ def assert_the_report_is_whole(line: Line, metric: str, baselines: set[str]) -> 
         figure = scores["metrics"][metric]
         assert figure["low"] <= figure["value"] <= figure["high"]
     assert told["cost"]["spent"] == str(charged(line)) or float(told["cost"]["spent"]) == float(charged(line))
-    assert set(told["cost"]["by_phase"]) == {"collection", "training", "evaluation", "deployment"}
+    assert set(told["cost"]["by_phase"]) == {"collection", "training", "evaluation", "deployment", "upkeep"}
     assert 0 < told["time"]["used_s"] <= told["time"]["deadline_s"]
     for quantity in ("time_s", "cost", "memory_bytes"):
         forecast = told["forecast"]["training"][quantity]

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import typer
 
-from thriftune.cli import boards, budget, cancel, init, inspect, prices, report, run, runs, serve, status, timeline
+from thriftune.cli import (
+    boards,
+    budget,
+    cancel,
+    init,
+    inspect,
+    prices,
+    report,
+    run,
+    runs,
+    serve,
+    status,
+    timeline,
+    watchdog,
+)
 from thriftune.cli.main import app
 
 app.command("init")(init.init)
@@ -20,12 +34,16 @@ app.command("run")(run.run)
 app.command("train")(run.train)
 app.command("cancel")(cancel.cancel)
 app.command("status")(status.status)
+app.command("watchdog")(watchdog.watchdog)
 app.command("report")(report.report)
 app.command("runs")(runs.runs)
 app.command("serve")(serve.serve)
 
 budget_app = typer.Typer(help="The project's money.", no_args_is_help=True)
 budget_app.command("add")(budget.add)
+budget_app.command("spend")(budget.spend)
+budget_app.command("import")(budget.import_bill)
+budget_app.command("export")(budget.export)
 app.add_typer(budget_app, name="budget")
 
 prices_app = typer.Typer(help="What machines cost.", invoke_without_command=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,14 @@ from thriftune.clock import SystemClock
 from thriftune.errors import BadInput
 from thriftune.money.amounts import shown_money
 from thriftune.plan.plan import PHASES, Plan
+from thriftune.plan.review import MOVES
 from thriftune.report.wording import duration, quantity
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from thriftune.budget.forecast import Forecast
+    from thriftune.plan.review import Proposal
     from thriftune.plan.whatif import Answer
     from thriftune.project import Project
 
@@ -50,6 +53,7 @@ def show_plan(
     plan, asked = found.before, found.question.asks
     if as_json:
         told = plan_json(project, plan) | {"timeline": to_json(read_timeline(project))}
+        told["proposals"] = [each.told() for each in found.proposals]
         if asked:
             told["what_if"] = answer_json(found)
         if compare:
@@ -58,14 +62,14 @@ def show_plan(
             write_frontier(project, elsewhere, picture)
         print(json.dumps(told, ensure_ascii=False))
         return
-    _show_own(project, plan, defaults=not (asked or compare))
+    _show_own(project, plan, found.proposals, defaults=not (asked or compare))
     if asked:
         show_answer(found)
     if compare:
         show_comparison(project, compared(project, found.after), picture)
 
 
-def _show_own(project: Project, plan: Plan, defaults: bool) -> None:
+def _show_own(project: Project, plan: Plan, proposals: Sequence[Proposal], defaults: bool) -> None:
     """The plan by the project file, in time, with every default of it that is not stated."""
     from rich.console import Console
     from rich.table import Table
@@ -89,6 +93,8 @@ def _show_own(project: Project, plan: Plan, defaults: bool) -> None:
         console.print(_memory(plan))
     console.print(price_said(project))
     console.print(_fit(plan))
+    for proposal in proposals:
+        console.print(_proposed(proposal, currency), soft_wrap=True)
     if plan.limits.to_buy:
         console.print(f"tokens to buy: up to {shown_money(plan.limits.to_buy, currency)}, beside the machine's time")
     console.print(
@@ -185,6 +191,17 @@ def _fit(plan: Plan) -> str:
         f"[yellow]the {plan.limits.binding} binds[/yellow] ({left} left): training will be fitted to it, "
         f"about {plan.planned_steps} of {plan.full_steps} steps"
     )
+
+
+def _proposed(proposal: Proposal, currency: str) -> str:
+    enough = "enough" if proposal.enough else "not enough"
+    may = "a run does it" if proposal.allowed else f"budget.may: [{proposal.move}] lets a run do it"
+    if proposal.move not in MOVES:
+        may = "for the next launch"
+    saves = f"{duration(proposal.seconds)}, {shown_money(proposal.money, currency)}"
+    from rich.markup import escape
+
+    return escape(f"  or {proposal.says}: saves {saves}, {enough} ({may})")
 
 
 def _price(plan: Plan) -> float:

@@ -250,6 +250,8 @@ STYLES = {
     "data.entry": "dim",
     "decision": "dim",
     "warning": "yellow",
+    "alert": "yellow",
+    "review": "yellow",
     "breach": "bold red",
     "verdict": "bold",
 }

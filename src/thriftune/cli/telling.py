@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from typing import Any
 
+from thriftune.budget.alerts import sentence
 from thriftune.events import Event
 from thriftune.report.wording import chosen, duration, metric_name, money, plain, predictor_name, score, spaced
 
@@ -105,6 +107,35 @@ def _added(event: Event, currency: str) -> str:
     return f"budget: {money(Decimal(event.data['amount']), currency)} added: {plain(event.data['reason'])}"
 
 
+def _alerted(event: Event, _currency: str) -> str:
+    return f"alert: {sentence(plain(event.project), event.data)}"
+
+
+def _reviewed(event: Event, currency: str) -> str | None:
+    """A review that finds all well is kept, and not told while a run is at work."""
+    data = event.data
+    if not data["in_danger"]:
+        return None
+    could = "; ".join(f"{plain(each['says'])} saves {_saved(each, currency)}" for each in data["proposals"])
+    ahead, left = duration(data["seconds"][-1]), duration(data["limit_seconds"])
+    return f"review, {plain(data['when'])}: what is to come may take {ahead}, {left} are left{could and ': ' + could}"
+
+
+def _saved(proposal: Mapping[str, Any], currency: str) -> str:
+    return f"{duration(proposal['saves_seconds'])}, {money(Decimal(proposal['saves_money']), currency)}"
+
+
+def _lease_ended(event: Event, _currency: str) -> str:
+    data = event.data
+    return f"watchdog: process {data['pid']} is gone; its lease of machine {plain(data['machine'])} was ended"
+
+
+def _stopped(event: Event, _currency: str) -> str:
+    data = event.data
+    how = "was run" if data["status"] == 0 else f"failed: {plain(data['said'])}"
+    return f"watchdog: the stop command of machine {plain(data['machine'])} {how}"
+
+
 def _entry(event: Event, _currency: str) -> str:
     data = event.data
     dropped = ", ".join(f"{rows:,} {plain(reason)}" for reason, rows in data["dropped"].items() if rows)
@@ -146,7 +177,7 @@ def _concluded(event: Event, _currency: str) -> str:
     return "\n  ".join([f"verdict: {event.data['decision']}", *(plain(reason) for reason in event.data["reasons"])])
 
 
-SAID: dict[str, Callable[[Event, str], str]] = {
+SAID: dict[str, Callable[[Event, str], str | None]] = {
     "attempt.started": _started,
     "attempt.finished": _finished,
     "stage.started": _stage_started,
@@ -162,6 +193,10 @@ SAID: dict[str, Callable[[Event, str], str]] = {
     "search.finished": _searched,
     "budget.moved": _moved,
     "budget.added": _added,
+    "alert": _alerted,
+    "review": _reviewed,
+    "lease.ended": _lease_ended,
+    "machine.stopped": _stopped,
     "data.entry": _entry,
     "evaluation.scores": _scored,
     "warning": _warned,

@@ -191,9 +191,9 @@ def acquire(
     with store.begin() as transaction:
         row = _locked_row(transaction, ledger.project, machine)
         if row.held:
-            if _owner(row).life() is Life.ALIVE:
+            if owner_of(row).life() is Life.ALIVE:
                 raise lease_held(row)
-            paid_until_ns, remainder = _settle_dead(store, clock, row, transaction)
+            paid_until_ns, remainder = settle_dead(store, clock, row, transaction)
         else:
             paid_until_ns, remainder = row.metered_until_ns, row.remainder
         now_ns = to_nanoseconds(clock.now())
@@ -273,7 +273,7 @@ def _at_work(project: str, machine: str, pid: int | str, attempt: str) -> LeaseH
     )
 
 
-def _settle_dead(store: Store, clock: Clock, row: Row[Any], transaction: Transaction) -> tuple[int, int]:
+def settle_dead(store: Store, clock: Clock, row: Row[Any], transaction: Transaction) -> tuple[int, int]:
     """Post what a dead owner left open.
 
     It lived until its last sign of life, so that much is charged in full. It died within the interval after it, and
@@ -309,7 +309,7 @@ def _see_owner_gone(store: Store, clock: Clock, machine: str) -> None:
         LeaseHeld: it gives one.
     """
     row = _row(store, machine)
-    if row is None or not row.held or _owner(row).life() is not Life.UNSEEN:
+    if row is None or not row.held or owner_of(row).life() is not Life.UNSEEN:
         return
     for _ in range(WATCH_HEARTBEATS):
         clock.sleep(HEARTBEAT_SECONDS)
@@ -343,5 +343,6 @@ def _locked_row(transaction: Transaction, project: str, machine: str) -> Row[Any
     return transaction.execute(select(leases).where(leases.c.machine == machine).with_for_update()).one()
 
 
-def _owner(row: Row[Any]) -> ProcessName:
+def owner_of(row: Row[Any]) -> ProcessName:
+    """The process that a lease names."""
     return ProcessName(row.owner_pid, row.owner_started, row.owner_place)

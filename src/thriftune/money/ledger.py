@@ -17,17 +17,20 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Row, Select, bindparam, insert, select, update
+from sqlalchemy import Row, Select, bindparam, func, insert, select, update
 
 from thriftune.clock import Clock
 from thriftune.errors import BadInput, LeaseLost, OutOfBudget
 from thriftune.events import EventLog
 from thriftune.faults import crash_point
-from thriftune.money.amounts import LARGEST_NANO, from_nano, shown_money, to_nano, to_nanoseconds
+from thriftune.money.amounts import LARGEST_NANO, NANOSECONDS, from_nano, shown_money, to_nano, to_nanoseconds
 from thriftune.store import Store, Transaction
 from thriftune.store.tables import budgets, leases, phases, transfers
+from thriftune.store.tables import events as events_table
 
 UNALLOTTED = "unallotted"  # the part of the total that no phase's allowance holds
+CATEGORIES = ("machine", "storage", "transfer", "tokens bought", "labels")
+ALERT_LEVELS = (50, 80, 100)  # per cent of an allowance, or of the total, that are told of when they are spent
 
 # The statements of every unit of work, built once: building one costs more than running it.
 _LEFT = budgets.c.total_nano - budgets.c.spent_nano - budgets.c.reserved_nano
@@ -66,6 +69,18 @@ _BEAT = (
     .where(leases.c.machine == bindparam("on"), leases.c.fence == bindparam("number"), leases.c.held)
     .values(heartbeat_ns=bindparam("now_ns"))
 )
+_STANDING = select(
+    budgets.c.currency,
+    budgets.c.declared,
+    budgets.c.total_nano,
+    budgets.c.spent_nano,
+    phases.c.allowance_nano,
+    phases.c.spent_nano.label("phase_spent_nano"),
+).where(budgets.c.project == bindparam("of"), phases.c.project == budgets.c.project, phases.c.phase == bindparam("by"))
+_SPENT_ON = select(func.coalesce(func.sum(transfers.c.posted_nano), 0)).where(
+    transfers.c.project == bindparam("of"), transfers.c.category == bindparam("on"), transfers.c.state == "posted"
+)
+_ALERTS = select(events_table.c.data).where(events_table.c.project == bindparam("of"), events_table.c.kind == "alert")
 _NEW_TRANSFER = insert(transfers).returning(transfers.c.id)
 _SETTLED = ("state", "posted_nano", "seconds", "estimated", "settled_at_ns")
 _SETTLE = (
@@ -81,6 +96,11 @@ class Fence:
 
     machine: str
     number: int
+
+
+Alerted = tuple[str, str, int, int]
+"""What an alert is known by: `total`, `phase` or `category`; which; the level; of the total also its amount in
+nano-units, since money that is added begins a new account of it."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +128,7 @@ class Reservation:
 
 @dataclass(frozen=True)
 class Transfer:
-    """An entry of the ledger; `amount` is what was posted, `reserved` what was held."""
+    """An entry of the ledger; `amount` is what was posted, `reserved` what was held, `at` when that was."""
 
     id: int
     attempt: int
@@ -120,6 +140,7 @@ class Transfer:
     amount: Decimal
     seconds: float
     estimated: bool
+    at: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -138,6 +159,7 @@ class Balance:
     Args:
         unallotted: the part of the total that no phase's allowance holds.
         deadline_at: seconds since the epoch, None where there is none.
+        categories: allowances by kind of cost.
     """
 
     total: Decimal
@@ -147,6 +169,7 @@ class Balance:
     unallotted: Decimal
     phases: dict[str, PhaseBalance]
     deadline_at: float | None
+    categories: dict[str, Decimal] = field(default_factory=dict)
 
     @property
     def left(self) -> Decimal:
@@ -169,8 +192,16 @@ class Ledger:
         self.clock = clock
         self.project = project
         self.events = events
+        self._alerted: set[Alerted] = set()  # that are recorded, as far as this process knows
+        self._spent_on: dict[str, int] = {}  # by category that has an allowance, as far as this process knows
 
-    def open_budget(self, total: Decimal, currency: str, allowances: Mapping[str, Decimal]) -> Balance:
+    def open_budget(
+        self,
+        total: Decimal,
+        currency: str,
+        allowances: Mapping[str, Decimal],
+        categories: Mapping[str, Decimal] | None = None,
+    ) -> Balance:
         """Begin the budget, or take up the one that is there.
 
         Where the project file now says another total or other allowances than when it was last read, the difference
@@ -180,6 +211,7 @@ class Ledger:
             total: the whole budget.
             currency: such as USD.
             allowances: of each phase, in the order of the line; together at most the total.
+            categories: of kinds of cost, whatever phase pays them; they are watched, and refuse nothing.
 
         Raises:
             BadInput: the allowances exceed the total, an amount cannot be held, or the currency was changed.
@@ -194,7 +226,11 @@ class Ledger:
                 f"at most {total}",
                 "lower an allowance or raise budget.total",
             )
-        declared = {"total": total_nano, "phases": wanted}
+        declared: dict[str, Any] = {"total": total_nano, "phases": wanted}
+        if categories:
+            declared["categories"] = {
+                category: _nano(amount, f"budget.categories.{category}") for category, amount in categories.items()
+            }
         with self._store.begin() as transaction:
             self._insert_budget(transaction, currency, declared)
             row = self._budget(transaction)
@@ -421,6 +457,7 @@ class Ledger:
                 for phase in by_phase
             },
             deadline_at=row.deadline_at,
+            categories={name: from_nano(nano) for name, nano in json.loads(row.declared).get("categories", {}).items()},
         )
 
     def transfers(self) -> list[Transfer]:
@@ -439,6 +476,7 @@ class Ledger:
                     amount=from_nano(row.posted_nano),
                     seconds=row.seconds,
                     estimated=row.estimated,
+                    at=(row.settled_at_ns or row.reserved_at_ns) / NANOSECONDS,
                 )
                 for row in connection.execute(query)
             ]
@@ -513,7 +551,53 @@ class Ledger:
             seconds=seconds,
             estimated=estimated,
         )
+        self._alert(transaction, entry.phase, entry.category, amount_nano)
         transaction.after_commit.append(lambda: crash_point("ledger.posted"))
+
+    def _alert(self, transaction: Transaction, phase: str, category: str, amount_nano: int) -> None:
+        """Record, once, each level of an allowance or of the total that is spent now."""
+        now = transaction.execute(_STANDING, {"of": self.project, "by": phase}).one()
+        accounts = [
+            ("total", "", now.spent_nano, now.total_nano, now.total_nano),
+            ("phase", phase, now.phase_spent_nano, now.allowance_nano, 0),
+        ]
+        allowance = (
+            json.loads(now.declared).get("categories", {}).get(category) if "categories" in now.declared else None
+        )
+        if allowance is not None:
+            accounts.append(("category", category, self._spent(transaction, category, amount_nano), allowance, 0))
+        for scope, name, spent, allowed, account in accounts:
+            for level in ALERT_LEVELS:
+                key = (scope, name, level, account)
+                if spent <= 0 or 100 * spent < level * allowed or key in self._alerted:
+                    continue
+                if key not in self._recorded_alerts(transaction):
+                    self.events.emit(
+                        "alert",
+                        inside=transaction,
+                        scope=scope,
+                        name=name,
+                        level=level,
+                        account=account,
+                        spent=f"{from_nano(spent):f}",
+                        allowance=f"{from_nano(allowed):f}",
+                        currency=now.currency,
+                    )
+                transaction.after_commit.append(lambda key=key: self._alerted.add(key))  # type: ignore[misc]
+
+    def _spent(self, transaction: Transaction, category: str, amount_nano: int) -> int:
+        """What a category has cost, the transfer of this transaction included."""
+        before = self._spent_on.get(category)
+        if before is None:
+            spent = int(transaction.execute(_SPENT_ON, {"of": self.project, "on": category}).scalar_one())
+        else:
+            spent = before + amount_nano
+        transaction.after_commit.append(lambda: self._spent_on.update({category: spent}))
+        return spent
+
+    def _recorded_alerts(self, transaction: Transaction) -> set[Alerted]:
+        found = (json.loads(data) for data in transaction.execute(_ALERTS, {"of": self.project}).scalars())
+        return {(data["scope"], data["name"], data["level"], data["account"]) for data in found}
 
     def _add_to_budget(self, transaction: Transaction, spent: int, held: int) -> int:
         left = transaction.execute(_COUNT_TO_BUDGET, {"of": self.project, "spent": spent, "held": held}).scalar()

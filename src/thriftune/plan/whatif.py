@@ -11,6 +11,7 @@ from typing import Any
 
 from thriftune.money.amounts import shown_money
 from thriftune.plan.plan import Limits, Plan
+from thriftune.plan.review import Proposal
 
 LOWER_IS_BETTER = ("loss", "perplexity", "ece")
 
@@ -73,6 +74,7 @@ class Answer:
         reached: what earlier attempts reached of the target, the latest first.
         target_plan: the plan of as many steps as the latest attempt needed for the target in validation; None where
             none reached it.
+        proposals: what could be given up, where the plan by the project file may not fit whole.
     """
 
     question: Question
@@ -84,6 +86,7 @@ class Answer:
     metric: str = ""
     reached: tuple[Reached, ...] = ()
     target_plan: Plan | None = None
+    proposals: tuple[Proposal, ...] = ()
 
     @property
     def outcome(self) -> str:

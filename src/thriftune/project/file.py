@@ -28,7 +28,7 @@ from thriftune.train.options import TrainOptions
 
 LATER_TASKS = ("generate",)
 
-PHASES = ("collection", "training", "evaluation", "deployment")
+PHASES = ("collection", "training", "evaluation", "deployment", "upkeep")
 LARGEST_AMOUNT = Decimal(10**9)
 CENT_OF_A_MILLIONTH = Decimal("1e-9")  # the ledger's unit
 
@@ -204,6 +204,9 @@ class Objective(Options):
 AnyPortion = Annotated[Portion, BeforeValidator(_parse_portion)]
 
 
+Move = Literal["fewer_trials", "deeper_freeze", "smaller_model"]
+
+
 class PhaseAllowances(Options):
     """How the budget is divided; money moves between phases only by a recorded decision, and unspent money flows on."""
 
@@ -221,6 +224,20 @@ class PhaseAllowances(Options):
     deployment: AnyPortion = Field(
         default=Portion("share", Decimal("0.05")), description="A twentieth: writing the report and the release"
     )
+    upkeep: AnyPortion = Field(
+        default=Portion("share", Decimal("0")),
+        description="Nothing: what a service costs once it runs is for its owner to state",
+    )
+
+
+class CategoryAllowances(Options):
+    """What kinds of cost are expected to take, whatever phase pays them: watched by alerts, they refuse nothing."""
+
+    machine: AnyPortion | None = Field(default=None, description="Computing: not watched by itself")
+    storage: AnyPortion | None = Field(default=None, description="Not watched by itself")
+    transfer: AnyPortion | None = Field(default=None, description="Not watched by itself")
+    tokens_bought: AnyPortion | None = Field(default=None, description="Not watched by itself")
+    labels: AnyPortion | None = Field(default=None, description="Not watched by itself")
 
 
 class Budget(Options):
@@ -229,6 +246,20 @@ class Budget(Options):
     total: Money = Field(gt=0, description="The most that the project may cost")
     currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$", description="The price table's currency")
     phases: PhaseAllowances = Field(default_factory=PhaseAllowances, description="How it is divided among the phases")
+    categories: CategoryAllowances = Field(
+        default_factory=CategoryAllowances, description="Allowances by kind of cost, none by default"
+    )
+    notify: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Nobody: alerts at 50, 80 and 100 % of an allowance or of the total are shown and kept. A command"
+        " is given each as JSON on its standard input, an http(s) address as a POST",
+    )
+    may: tuple[Move, ...] = Field(
+        default=(),
+        description="Nothing: where budget or deadline may not hold all that is to come, training is shortened. What is"
+        " named here a run gives up first, in this order",
+    )
 
     @model_validator(mode="after")
     def _phases_fit(self) -> Self:
@@ -246,10 +277,15 @@ class Budget(Options):
         stated = {name: getattr(self.phases, name).of(self.total) for name in PHASES if name in given}
         rest = self.total - sum(stated.values(), Decimal(0))
         shares = {name: getattr(self.phases, name).value for name in PHASES if name not in given}
-        whole = sum(shares.values(), Decimal(0))
+        whole = sum(shares.values(), Decimal(0)) or Decimal(1)
         return {
             name: stated[name] if name in stated else Portion("share", shares[name] / whole).of(rest) for name in PHASES
         }
+
+    def category_allowances(self) -> dict[str, Decimal]:
+        """Money for each kind of cost that has an allowance."""
+        stated = {name.replace("_", " "): getattr(self.categories, name) for name in CategoryAllowances.model_fields}
+        return {name: portion.of(self.total) for name, portion in stated.items() if portion is not None}
 
 
 class Compute(Options):
@@ -261,6 +297,18 @@ class Compute(Options):
     count: int = Field(default=1, ge=1, le=10_000, description="One machine")
     region: str | None = Field(default=None, description="The cheapest region that the price table has")
     market: Market = Field(default="on-demand", description="A spot machine may be taken away in the middle of a run")
+    idle_below: float = Field(
+        default=0.1,
+        gt=0,
+        lt=1,
+        description="A second counts as idle in which the machine does less than a tenth of what it could",
+    )
+    stop: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Nothing is stopped; a command that ends the machine's billing is run by `thriftune watchdog` once"
+        " the process that held it is dead",
+    )
     price_per_hour: Money | None = Field(
         default=None, le=1_000_000, description="The price table's, or the local machine's"
     )

@@ -14,6 +14,7 @@ from typing import Any
 
 from thriftune.errors import BadInput
 from thriftune.events import Event
+from thriftune.money.bills import Period
 from thriftune.money.ledger import Balance, PhaseBalance
 from thriftune.report.model import (
     Breach,
@@ -44,11 +45,12 @@ from thriftune.report.model import (
 )
 from thriftune.report.previous import over_previous
 from thriftune.report.returns import NOT_IN_POINTS, best_baseline, returns
+from thriftune.report.spending import spending
 from thriftune.report.wording import as_text
 from thriftune.timeline.timeline import timeline_of
 from thriftune.timeline.told import OUTSIDE, as_told, told_of
 
-PHASES = ("collection", "training", "evaluation", "deployment")
+PHASES = ("collection", "training", "evaluation", "deployment", "upkeep")
 TUNED = "tuned"
 INHERITABLE = (
     "data.entry",
@@ -71,6 +73,7 @@ def build(
     events: Sequence[Event],
     balance: Balance | None = None,
     settled: bool = True,
+    billed: Sequence[Period] = (),
 ) -> Report:
     """The report of one attempt.
 
@@ -81,6 +84,7 @@ def build(
         balance: what the ledger says now: it has the allowances, and is held against the charge events. None when
             it was not read, or the attempt is not the latest.
         settled: no process was at work while events and balance were read, so that they must agree.
+        billed: metered against billed, where a bill was imported.
 
     Raises:
         BadInput: there is no such attempt.
@@ -131,6 +135,7 @@ def build(
         previous=None if metric in NOT_IN_POINTS else over_previous(past, attempt, metric),
         timeline=timeline_of(project.name, as_told(project.timeline, told_of(past)), None, own, own[-1].at),
         inherited={stage: source for stage, (source, _) in inherited.items()},
+        spending=spending(past, own, balance, billed),
     )
 
 

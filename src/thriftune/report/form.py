@@ -10,6 +10,7 @@ from dataclasses import asdict
 from decimal import Decimal
 from typing import Any
 
+from thriftune.report import spending
 from thriftune.report.benefit import benefit_of
 from thriftune.report.model import Cost, DataStep, Estimate, ForecastScore, Report, Return, Scores, TimeUse
 from thriftune.timeline import exports
@@ -38,7 +39,12 @@ def to_json(report: Report) -> dict[str, Any]:
         },
         "tuned": _tuned(report),
         "baselines": {scores.predictor: _scores(scores) for scores in report.baselines},
-        "cost": _cost(report.cost),
+        "cost": {
+            **_cost(report.cost),
+            "by_category": spending.categories_json(report.spending),
+            "energy": spending.energy_json(report.spending),
+        },
+        **spending.to_json(report.spending),
         "time": _time(report.time),
         "forecast": _forecast(report.forecasts),
         "data_ledger": [_data_step(step) for step in report.data_ledger],
@@ -65,6 +71,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "utilisation": {
             **asdict(report.utilisation),
             "seconds_by_unit": _by_unit(report.time),
+            **spending.use_json(report.spending),
         },
         "timeline": [asdict(span) for span in report.spans],
         "schedule": None if report.timeline is None else exports.to_json(report.timeline),

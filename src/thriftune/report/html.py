@@ -83,6 +83,9 @@ def to_html(report: Report) -> str:
         benefit=benefit_said.tables(report),
         tiles=tiles(report),
         charts=charts,
+        spending=environment.from_string((TEMPLATES / "spending.html.jinja").read_text(encoding="utf-8")).render(
+            report=report, say=wording
+        ),
         gantt=gantt_picture(report.timeline).inline() if report.timeline else "",
         gantt_said=[summary(report.timeline), *eaten_said(report.timeline)] if report.timeline else [],
         units=units(report),

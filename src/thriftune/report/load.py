@@ -6,6 +6,7 @@ from sqlalchemy import select
 
 from thriftune.clock import SystemClock
 from thriftune.events import Event, EventLog
+from thriftune.money.bills import compared
 from thriftune.money.ledger import Balance, Ledger
 from thriftune.report.build import build, ending, no_such_attempt
 from thriftune.report.model import ProjectSummary, Report
@@ -27,7 +28,8 @@ def load_report(store: Store, project: ProjectSummary, attempt: int | None = Non
         raise no_such_attempt(wanted, events)
     # While a run is at work the ledger, read a moment later, is ahead of the events: they are compared at its end.
     ended = wanted == latest and ending(own) is not None
-    return build(project, wanted, events, read_balance(store, project.name) if wanted == latest else None, ended)
+    balance = read_balance(store, project.name) if wanted == latest else None
+    return build(project, wanted, events, balance, ended, compared(store, project.name))
 
 
 def read_events(store: Store, project: str) -> list[Event]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from thriftune.report.spending import Spending
 from thriftune.timeline.options import TimelineOptions
 from thriftune.timeline.timeline import Timeline
 
@@ -478,3 +479,4 @@ class Report:
     """The attempt in time; None where no plan was recorded."""
     inherited: Mapping[str, int]
     """Stages whose results this attempt took over unchanged, with the attempt that computed them."""
+    spending: Spending = field(default_factory=Spending)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -12,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from thriftune.report import benefit_said
+from thriftune.report import benefit_said, spending_text
 from thriftune.report.figures import forecast_name
 from thriftune.report.gantt import chance_said, eaten_said, gantt_text
 from thriftune.report.headline import (
@@ -76,6 +77,7 @@ def parts(report: Report, rich: bool = True) -> list[RenderableType]:
         ("By part of the data", _parts(report, rich)),
         ("Forgetting", _forgetting(report, rich)),
         ("Money and time", _costs(report, rich)),
+        *spending_text.sections(report, partial(_table, rich)),
         ("Return", _return(report, rich)),
         ("Forecast and actual", _forecasts(report, rich)),
         ("In time", _timeline(report)),

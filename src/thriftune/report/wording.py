@@ -104,6 +104,11 @@ def money(amount: Decimal | None, currency: str) -> str:
     return f"{sign}{SYMBOLS[currency]}{text}" if currency in SYMBOLS else f"{sign}{text} {currency}".strip()
 
 
+def megabytes(number: int | None) -> str:
+    """Bytes in megabytes."""
+    return MISSING if number is None else f"{number / 1e6:,.1f} MB"
+
+
 def duration(seconds: float | None) -> str:
     """A time span in its two largest units: `4 min 05 s`."""
     if seconds is None:

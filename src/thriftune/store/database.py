@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,13 +31,15 @@ from sqlalchemy import (
 from sqlalchemy import column as sql_column
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
 from thriftune.errors import BadInput, MissingExtra, ThriftuneError
 from thriftune.store import tables
 
 BUSY_SECONDS = 30.0  # how long a writer waits for another before it gives up
 CONNECT_SECONDS = 5
+RESTART_SECONDS = 20.0  # how long a server that answered before is waited for
+RETRY_SECONDS = 0.2
 MIGRATION_LOCK = 0x7468_7269  # any constant will do for PostgreSQL's advisory lock; this one spells "thri"
 
 
@@ -70,6 +73,7 @@ class Store:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._answered = False
         self.shown = shown_url(engine.url)
 
     @property
@@ -93,7 +97,7 @@ class Store:
         if inside is not None:
             yield inside
             return
-        with explained(self.shown), self._engine.connect() as connection:
+        with explained(self.shown), self._connect() as connection:
             transaction = Transaction(connection)
             try:
                 with connection.execution_options(writes=True).begin():
@@ -112,8 +116,25 @@ class Store:
         Raises:
             BadInput: the database does not answer or cannot be read.
         """
-        with explained(self.shown), self._engine.connect() as connection, connection.begin():
+        with explained(self.shown), self._connect() as connection, connection.begin():
             yield connection
+
+    def _connect(self) -> Connection:
+        """A connection. A server that answered before and does not now, as while it is restarted, is waited for.
+
+        Nothing has been sent on a connection that is not there, so nothing can be done twice by trying again.
+        """
+        ends = time.monotonic() + RESTART_SECONDS
+        while True:
+            try:
+                connection = self._engine.connect()
+            except OperationalError:
+                if not self._answered or self.dialect == "sqlite" or time.monotonic() >= ends:
+                    raise
+                time.sleep(RETRY_SECONDS)
+            else:
+                self._answered = True
+                return connection
 
     def close(self) -> None:
         """Close every connection."""

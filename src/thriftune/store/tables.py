@@ -21,7 +21,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA = "0001"
+SCHEMA = "0002"
 VERSION_TABLE = "thriftune_schema"
 
 metadata = MetaData(
@@ -144,4 +144,19 @@ leases = Table(
     Column("metered_until_ns", BigInteger, nullable=False),
     Column("price_nano_per_hour", BigInteger, nullable=False),
     Column("remainder", BigInteger, nullable=False),  # of a nano-unit, in nano-units x nanoseconds per hour
+)
+
+bill_lines = Table(
+    "bill_lines",
+    metadata,
+    Column("project", String(200), nullable=False),
+    Column("line_key", String(40), nullable=False),
+    Column("billed", Text, nullable=False),  # decimal text: bills have more places than the ledger's unit
+    Column("began", Float, nullable=False),  # of the charge period
+    Column("ended", Float, nullable=False),
+    Column("currency", String(10), nullable=False),
+    Column("category", String(20), nullable=False),  # the specification's ChargeCategory
+    Column("service", Text, nullable=False),
+    Column("resource", Text, nullable=False),
+    PrimaryKeyConstraint("project", "line_key"),
 )

@@ -215,9 +215,7 @@ def _write_states(
     encoded, machine = needs.encoded, needs.machine
     batches = sorted_batches(encoded.lengths, machine.read_batch_tokens)
     shape = (int(encoded.offsets[-1]), width)
-    states: dict[int, States] = {
-        depth: np.memmap(target / STATES, needs.stored, "w+", shape=shape) for depth, target in targets.items()
-    }
+    states = {depth: np.memmap(target / STATES, needs.stored, "w+", shape=shape) for depth, target in targets.items()}
     slowest = seconds_per_token
     while batches:
         tokens = 0
