@@ -171,6 +171,19 @@ def test_the_gain_over_the_model_before_has_an_interval(tmp_path):
     store.close()
 
 
+def test_the_duration_of_every_phase_is_kept_over_attempts(tmp_path):
+    store, story = record(tmp_path, Story())
+    again = Recorder(store, story, started=STARTED + 400)
+    again.collect(reused=True)
+    again.prepare()
+    again.finish()
+    told = to_json(load_report(store, story.summary()))["durations"]
+    data = {one["attempt"]: one["seconds"] for one in told if one["phase"] == "data"}
+    assert data == {1: pytest.approx(3.1 + 2.4), 2: pytest.approx(2.4)}  # what was looked up took nothing
+    assert {one["phase"] for one in told if one["attempt"] == 1} >= {"data", "training"}
+    store.close()
+
+
 def test_square_and_add_takes_each_side_of_an_interval():
     found = difference(Estimate(0.80, 0.76, 0.83), Estimate(0.70, 0.66, 0.73))
     assert (found.low, found.value, found.high) == pytest.approx((0.05, 0.10, 0.15))  # sides of 3 and 4: 5

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from typer.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -261,6 +262,13 @@ def test_a_refused_entry_does_not_keep_the_others_away(bench):
     assert len(bench.service.entries) == 8
     assert "1 change," in str(bench.sync())
     assert {one["name"] for one in bench.service.entries.values()} == TITLES
+
+
+def test_one_synchronisation_at_a_time(bench):
+    with FileLock(bench.folder / ".thriftune" / "timeline-sync.lock"):
+        assert "another synchronisation is at work" in str(bench.sync())
+    assert bench.service.written == []
+    assert "9 changes" in str(bench.sync())
 
 
 def test_a_wrong_token_or_place_is_told(bench, monkeypatch):

@@ -16,6 +16,7 @@ from thriftune.errors import BadInput
 from thriftune.events import Event
 from thriftune.money.bills import Period
 from thriftune.money.ledger import Balance, PhaseBalance
+from thriftune.report.durations import durations
 from thriftune.report.model import (
     Breach,
     Comparison,
@@ -134,6 +135,7 @@ def build(
         returns=returns(best_baseline(comparisons, metric), project.worth, cost.spent),
         previous=None if metric in NOT_IN_POINTS else over_previous(past, attempt, metric),
         timeline=timeline_of(project.name, as_told(project.timeline, told_of(past)), None, own, own[-1].at),
+        durations=durations(past),
         inherited={stage: source for stage, (source, _) in inherited.items()},
         spending=spending(past, own, balance, billed),
     )

@@ -21,8 +21,8 @@ def to_json(report: Report) -> dict[str, Any]:
 
     Returns:
         At least: project, verdict {decision, reasons, comparisons}, tuned, baselines, cost, time, forecast,
-        data_ledger, decisions, breaches, return; beyond these: benefit, previous, attempt, outcome, environment,
-        curves, parts, looks, utilisation, timeline, schedule, inherited.
+        data_ledger, decisions, breaches, return; beyond these: benefit, durations, previous, attempt, outcome,
+        environment, curves, parts, looks, utilisation, timeline, schedule, inherited.
     """
     return {
         "project": report.project.name,
@@ -58,6 +58,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "breaches": [asdict(breach) for breach in report.breaches],
         "return": _return(report.returns),
         "benefit": _benefit(report),
+        "durations": [asdict(one) for one in report.durations],
         "previous": None if report.previous is None else asdict(report.previous),
         "curves": {
             "training": [asdict(step) for step in report.steps],

@@ -433,6 +433,15 @@ class Return:
 
 
 @dataclass(frozen=True)
+class PhaseDuration:
+    """How long a phase took in an attempt."""
+
+    attempt: int
+    phase: str
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Previous:
     """The gain over the tuned model of an earlier attempt, in the metric's unit."""
 
@@ -477,6 +486,8 @@ class Report:
     """The gain over the model before; None for the first, for another number of test rows, or without intervals."""
     timeline: Timeline | None
     """The attempt in time; None where no plan was recorded."""
+    durations: tuple[PhaseDuration, ...]
+    """Of every phase, in this attempt and all before it."""
     inherited: Mapping[str, int]
     """Stages whose results this attempt took over unchanged, with the attempt that computed them."""
     spending: Spending = field(default_factory=Spending)
