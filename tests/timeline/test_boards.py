@@ -33,9 +33,12 @@ from thriftune.report.model import ProjectSummary
 from thriftune.store import open_store
 from thriftune.timeline.boards import trello as trello_module
 from thriftune.timeline.boards.api import MOST_WAITING, Api, OutOfReach, Refused
+from thriftune.timeline.boards.items import items_of
+from thriftune.timeline.boards.sync import pull, push
 from thriftune.timeline.boards.trello import Trello
 from thriftune.timeline.options import TimelineOptions
-from timeline_for_tests import LATER, PARTS, planned
+from thriftune.timeline.timeline import timeline_of
+from timeline_for_tests import LATER, PARTS, START, planned
 
 FILE = """name: films
 objective: {task: classify}
@@ -302,6 +305,26 @@ def test_a_day_that_a_person_sets_in_asana_is_its_end(tmp_path, monkeypatch, cap
         bench.sync()
         value = datetime.fromisoformat(bench.events("decision")[0]["chosen"]["value"])
         assert value == TOMORROW.replace(hour=0, minute=0, second=0) + timedelta(days=1)
+
+
+def test_dates_that_move_with_the_clock_alone_are_not_written_again_and_again(tmp_path):
+    """A run that has not begun begins now, whenever that is: a twentieth of the time until a date is not worth it."""
+    options = TimelineOptions.model_validate({"tasks": [TASKS[0] | {"before": "data"}]})
+    store = open_store(f"sqlite:///{tmp_path}/thriftune.db")
+    log = EventLog(store, ManualClock(), "films", 0)
+    kept = {}
+    with serving(TrelloService()) as service, trello(service, []) as api:
+        board = Trello(api, BOARD)
+
+        def written(now):
+            items = items_of(timeline_of("films", options, None, [planned(START, **PARTS, **LATER)], now))
+            seen = pull(board, items, kept, options, now, log)
+            return [change.detail for change in push(board, items, seen.entries, kept, now, log)]
+
+        assert len(written(START)) == 6
+        assert written(START + 900) == []
+        assert set(written(START + 86_400)) == {"date"}
+    store.close()
 
 
 def trello(service, waits):
