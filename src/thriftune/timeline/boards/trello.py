@@ -44,7 +44,7 @@ class Trello:
         if not re.fullmatch(r"[0-9A-Za-z]{8,64}", place):
             raise BadInput(
                 "this is no board of Trello's",
-                where="--project",
+                where="--board",
                 found=place,
                 expected="the letters behind trello.com/b/ in the board's address, or its id",
                 way_out="open the board in Trello and take them from its address",
