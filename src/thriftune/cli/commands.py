@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from thriftune.cli import (
+    boards,
     budget,
     cancel,
     init,
@@ -24,7 +25,12 @@ from thriftune.cli.main import app
 app.command("init")(init.init)
 app.command("inspect")(inspect.inspect)
 app.command("plan")(run.plan)
-app.command("timeline")(timeline.timeline)
+
+timeline_app = typer.Typer(cls=timeline.ShowByDefault, help="When it will be done.", invoke_without_command=True)
+timeline_app.command(timeline.SHOW)(timeline.timeline)
+timeline_app.command("sync")(boards.sync)
+app.add_typer(timeline_app, name="timeline")
+
 app.command("run")(run.run)
 app.command("train")(run.train)
 app.command("cancel")(cancel.cancel)

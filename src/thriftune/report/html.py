@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from thriftune.errors import BadInput
-from thriftune.report import headline, wording
+from thriftune.report import benefit_said, headline, wording
 from thriftune.report.figures import figures
 from thriftune.report.gantt import eaten_said, gantt_picture, summary
 from thriftune.report.model import DataStep, ForecastScore, Report, Tokens
@@ -80,6 +80,7 @@ def to_html(report: Report) -> str:
         forgetting_figure=headline.forgetting_figure(report) if report.forgetting else "",
         search_sentence=headline.search_sentence(report.search) if report.search else "",
         return_sentence=headline.return_sentence(report),
+        benefit=benefit_said.tables(report),
         tiles=tiles(report),
         charts=charts,
         spending=environment.from_string((TEMPLATES / "spending.html.jinja").read_text(encoding="utf-8")).render(
