@@ -253,10 +253,15 @@ def _laid(phase: Phase, ends: Mapping[str, Instants], now: float, scores: Instan
 
 
 def _promised(phase: Phase, not_before: Instants, ends: Instants) -> Instants:
-    """Ends of which the median is what a person promised, as spread as they were, and never before the work begins."""
+    """Ends of which the median is what a person promised, as spread as they were, and never before the work begins.
+
+    A promise for a day before the work can begin says nothing of its end.
+    """
     import numpy as np
 
-    return ends if phase.due is None else np.maximum(ends + (phase.due - np.median(ends)), not_before)
+    if phase.due is None or phase.due <= np.median(not_before):
+        return ends
+    return np.maximum(ends + (phase.due - np.median(ends)), not_before)
 
 
 def _criticality(
