@@ -27,7 +27,7 @@ LAYERS = (
     "project",
     "session",
     "forecasting reviewing",
-    "managed_line search_line",
+    "managed_line search_line queueing",
     "pipeline",
     "cli",
 )

@@ -91,6 +91,8 @@ def check_ours(words: list[str], mentioned: bool) -> None:
     command, name = made.command_line(), "thriftune"
     while words and (inner := getattr(command, "commands", None)) is not None and words[0] in inner:
         command, name, words = inner[words[0]], f"{name} {words[0]}", words[1:]
+    if words and hasattr(command, "commands") and (shown := getattr(command, "by_default", "")):
+        command = command.commands[shown]
     if "--help" in words or (not words and hasattr(command, "commands")):
         return
     assert not hasattr(command, "commands"), f"{name} has no command {words[0]}"

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     import torch
 
     from thriftune.evaluate.types import Evaluation
+    from thriftune.money.queue import Turn
     from thriftune.prepare.types import Splits
     from thriftune.tasks.base import Answerer, Predictor, Task
     from thriftune.train.machine import Machine
@@ -77,6 +78,7 @@ def run(
     listeners: Sequence[Listener] = (),
     interrupted: Callable[[], bool] = lambda: False,
     group: Group | None = None,
+    turn: Turn | None = None,
 ) -> Path:
     """From the project file to the report; goes on where an earlier run stopped.
 
@@ -85,6 +87,7 @@ def run(
         listeners: called with each event.
         interrupted: whether the user has asked to stop.
         group: the processes that train together, of which this is the first; None where it is alone.
+        turn: in which this machine is taken (see `queueing`); None to be refused where another has it.
 
     Returns:
         the HTML report.
@@ -95,7 +98,7 @@ def run(
         Interrupted: the user stopped it; the next run goes on.
     """
     search_line.check(project, alone=group is None and _is_trained_here(project))
-    with open_session(project, listeners, interrupted) as session:
+    with open_session(project, listeners, interrupted, turn=turn) as session:
         _begin(session)
         reviewer = reviewing.watch(session)
         splits = _data(session)
@@ -218,7 +221,8 @@ def _begin(session: Session) -> None:
     )
     for text in project.warnings:
         context.events.emit("warning", where="prices", what=text)
-    session.record.add("start", context.meter.seconds_used())
+    if session.turn is None or session.turn.since is None:  # else the process was started before it had the machine
+        session.record.add("start", context.meter.seconds_used())
     expect_all(session)
     tell_plan(session)
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 from filelock import FileLock
 
@@ -29,6 +29,7 @@ from thriftune.events import Event, EventLog, finish_attempt, latest_attempt, op
 from thriftune.money.leases import machine_taken
 from thriftune.money.ledger import Ledger
 from thriftune.money.meter import Meter
+from thriftune.money.queue import Turn
 from thriftune.plan.outlook import Outlook
 from thriftune.plan.plan import Limits, Plan, cannot_land
 from thriftune.project import Project
@@ -44,6 +45,7 @@ DATABASE_FILE = "thriftune.db"
 STARTING_LOCK = "starting.lock"
 NOT_IN_RECIPE = ("budget", "deadline", "compute", "plan", "deploy", "timeline")
 
+BEGINNINGS = ("queue.waiting", "attempt.started")
 UNFINISHED = (None, "planned", "interrupted", "failed")  # outcomes after which the same recipe goes on
 
 Listener = Callable[[Event], None]
@@ -78,6 +80,7 @@ class Session:
         first_run_at: when the attempt's first process started, seconds since the epoch.
         peaks: the most bytes in memory in each phase, in this process.
         to_buy: the most that is still to be bought beside this machine's time, and not reserved yet, by what it is.
+        turn: this process's place in the queue for the machine, where it has one.
         notifier: hands alerts on, where the project file says to whom.
         foretold_at: seconds that each phase had used when this process foretold it; none where it has not.
         did_all: whether this process trained all updates of the recipe, neither cut nor ended early nor resumed.
@@ -95,6 +98,7 @@ class Session:
     first_run_at: float
     peaks: dict[str, int] = field(default_factory=dict)
     to_buy: dict[str, Decimal] = field(default_factory=dict)
+    turn: Turn | None = None
     notifier: Notifier | None = None
     foretold_at: dict[str, float] = field(default_factory=dict)
     did_all: bool = False
@@ -201,6 +205,7 @@ def open_session(
     interrupted: Callable[[], bool] = lambda: False,
     clock: Clock | None = None,
     begins: bool = True,
+    turn: Turn | None = None,
 ) -> Iterator[Session]:
     """Take the machine and go on with the project's attempt; at the end the last second is charged.
 
@@ -210,6 +215,7 @@ def open_session(
         interrupted: whether the user has asked to stop.
         clock: the system's by default.
         begins: whether this fixes the deadline and numbers a first run; a plan does not.
+        turn: in which the machine is taken; it is given back to somebody more urgent at the next safe moment.
 
     Raises:
         LeaseHeld: another process is at work on this machine, on this project or another.
@@ -218,7 +224,7 @@ def open_session(
     with explained(root):
         root.mkdir(parents=True, exist_ok=True)
     with machine_taken(project.file.name):
-        session = _start(project, listeners, interrupted, clock or SystemClock(), begins)
+        session = _start(project, listeners, interrupted, clock or SystemClock(), begins, turn)
         try:
             yield session
             _finish(session, "done" if begins else "planned", 0, "")
@@ -230,7 +236,9 @@ def open_session(
                 if isinstance(error, Interrupted)
                 else "failed"
             )
-            _finish(session, outcome, error.exit_code, error.what)
+            yields_to = turn.yields_to if turn is not None and outcome == "interrupted" else None
+            what = error.what if yields_to is None else f"made room for project {yields_to.project}"
+            _finish(session, outcome, error.exit_code, what, leaves=yields_to is None)
             raise
         except KeyboardInterrupt:  # Ctrl-C a second time, anywhere
             _finish(session, "interrupted", EXIT_INTERRUPTED, "interrupted at once")
@@ -246,21 +254,19 @@ def _start(
     interrupted: Callable[[], bool],
     clock: Clock,
     begins: bool,
+    turn: Turn | None,
 ) -> Session:
     """Go on with the project's attempt, or begin one, with the machine's lease in hand."""
-    store = open_store(database_url(project))
-    starting = project.root / STARTING_LOCK
+    if turn is not None:
+        listeners = [*listeners, turn.follow]
+    since = None if turn is None else turn.since
     # Of two that start at once, one goes on with the attempt and the other is refused.
-    with explained(starting), FileLock(starting):
-        attempt, earlier = _take_up(store, clock, project)
-        events = EventLog(store, clock, project.file.name, attempt)
-        for listener in listeners:
-            events.subscribe(listener)
-        ledger = Ledger(store, clock, project.file.name, events)
-        budget = project.file.budget
-        balance = ledger.open_budget(budget.total, budget.currency, budget.allowances(), budget.category_allowances())
-        meter = Meter.start(store, clock, ledger, project.price_per_hour, None)
-        notifier = notified(events, budget.notify)
+    with _starting(project):
+        store, events, ledger, earlier = take_up(clock, project, listeners)
+        balance = ledger.balance()
+        meter = Meter.start(store, clock, ledger, project.price_per_hour, None, since=since)
+        notifier = notified(events, project.file.budget.notify)
+    attempt = events.attempt
     started = clock.now() - meter.seconds_used()
     meter.deadline_at = _deadline(ledger, project, started, begins)
     return Session(
@@ -284,8 +290,64 @@ def _start(
         spent_before=balance.spent,
         interrupted=interrupted,
         notifier=notifier,
-        first_run_at=min([started, *(e.at for e in earlier if e.kind == "attempt.started")]),
+        first_run_at=min([started, *(e.at for e in earlier if e.kind in BEGINNINGS)]),
+        turn=turn,
     )
+
+
+@contextmanager
+def waiting_session(
+    project: Project, turn: Turn, listeners: Sequence[Listener], interrupted: Callable[[], bool], clock: Clock
+) -> Iterator[Session]:
+    """The project's attempt before the machine is there: nothing is metered, and the deadline is fixed.
+
+    What asks the session's meter cannot be done in it. How it ends is recorded where it does not get the machine.
+    """
+    project.root.absolute().mkdir(parents=True, exist_ok=True)
+    with _starting(project):
+        store, events, ledger, earlier = take_up(clock, project, listeners)
+        _deadline(ledger, project, clock.now(), begins=True)
+    session = Session(
+        project=project,
+        context=Context(
+            root=project.root,
+            project=project.file.name,
+            attempt=events.attempt,
+            seed=project.file.seed,
+            clock=clock,
+            store=store,
+            events=events,
+            artifacts=ArtifactStore(project.root, store, clock, project.file.name),
+            ledger=ledger,
+            meter=cast("Meter", None),
+        ),
+        decisions=Decisions(events, earlier),
+        record=Record.load(),
+        outlook=Outlook(),
+        reached=0,
+        spent_before=ledger.balance().spent,
+        interrupted=interrupted,
+        first_run_at=min([clock.now(), *(e.at for e in earlier if e.kind in BEGINNINGS)]),
+        turn=turn,
+    )
+    try:
+        yield session
+        events.close()
+    except BaseException as error:
+        stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+        outcome = "interrupted" if stopped else "refused" if isinstance(error, CannotLand) else "failed"
+        code, what = (error.exit_code, error.what) if isinstance(error, ThriftuneError) else (EXIT_INTERRUPTED, "")
+        _record_ending(session.context, outcome, code, what or f"{outcome} while it waited")
+        raise
+    finally:
+        store.close()
+
+
+@contextmanager
+def _starting(project: Project) -> Iterator[None]:
+    starting = project.root / STARTING_LOCK
+    with explained(starting), FileLock(starting):
+        yield
 
 
 def database_url(project: Project) -> str:
@@ -299,7 +361,22 @@ def recipe_text(project: Project) -> str:
     return json.dumps({name: value for name, value in whole.items() if name not in NOT_IN_RECIPE}, sort_keys=True)
 
 
-def _take_up(store: Store, clock: Clock, project: Project) -> tuple[int, list[Event]]:
+def take_up(
+    clock: Clock, project: Project, listeners: Sequence[Listener]
+) -> tuple[Store, EventLog, Ledger, list[Event]]:
+    """The attempt to go on with and its events, the budget open."""
+    store = open_store(database_url(project))
+    attempt, earlier = _attempt(store, clock, project)
+    events = EventLog(store, clock, project.file.name, attempt)
+    for listener in listeners:
+        events.subscribe(listener)
+    ledger = Ledger(store, clock, project.file.name, events)
+    budget = project.file.budget
+    ledger.open_budget(budget.total, budget.currency, budget.allowances(), budget.category_allowances())
+    return store, events, ledger, earlier
+
+
+def _attempt(store: Store, clock: Clock, project: Project) -> tuple[int, list[Event]]:
     """The attempt to go on with and its events; a new one unless the last is unfinished and has this recipe."""
     last = latest_attempt(store, project.file.name)
     unfinished = last is not None and last.outcome in UNFINISHED
@@ -320,10 +397,21 @@ def _deadline(ledger: Ledger, project: Project, started: float, begins: bool) ->
     return started + declared.total_seconds() if isinstance(declared, timedelta) else declared.timestamp()
 
 
-def _finish(session: Session, outcome: str, exit_code: int, message: str) -> None:
-    """Record how it ended, charge the rest, and give the machine back."""
-    context = session.context
+def _finish(session: Session, outcome: str, exit_code: int, message: str, leaves: bool = True) -> None:
+    """Record how it ended, charge the rest, and give the machine back.
+
+    Args:
+        leaves: whether the process ends now, which takes a moment more of the machine.
+    """
     session.record.save()
+    _record_ending(session.context, outcome, exit_code, message)
+    leaving = session.record.forecast("exit", prior=EXIT_SECONDS).p50 if leaves else 0.0
+    session.context.meter.close(LAST_PHASE, leaving)
+    if session.notifier is not None:
+        session.notifier.finish()
+
+
+def _record_ending(context: Context, outcome: str, exit_code: int, message: str) -> None:
     context.events.emit("attempt.finished", outcome=outcome, exit_code=exit_code, message=message)
     finish_attempt(
         context.store,
@@ -335,6 +423,3 @@ def _finish(session: Session, outcome: str, exit_code: int, message: str) -> Non
         message=message,
     )
     context.events.close()
-    context.meter.close(LAST_PHASE, session.record.forecast("exit", prior=EXIT_SECONDS).p50)
-    if session.notifier is not None:
-        session.notifier.finish()

@@ -280,7 +280,7 @@ def test_two_projects_with_a_database_each_do_not_both_pay_for_one_machine(tmp_p
     first, second = (classifier(tmp_path / name, model, home, name=name) for name in ("films", "plays"))
     at_work = first.start("run")
     first.wait_for("attempt.started")
-    refused = second.do("run")
+    refused = second.do("run", "--no-queue")
     assert refused.returncode == LeaseHeld.exit_code
     assert f"project films is at work on this machine already\n  found:    process {at_work.pid}" in refused.stderr
     assert f"kill -INT {at_work.pid}" in refused.stderr

@@ -13,6 +13,28 @@ from thriftune.timeline.calendars import WorkingTime
 from thriftune.timeline.options import DAYS, Span, WorkingHours
 
 HOUR = 3600.0
+
+
+def test_a_countrys_and_a_regions_public_holidays_are_free() -> None:
+    epiphany = date(2026, 1, 6)  # free in Bavaria, a day of work in Berlin
+    assert not WorkingTime(WorkingHours(country="DE-BY")).spans_of(epiphany)
+    assert WorkingTime(WorkingHours(country="DE-BE")).spans_of(epiphany)
+    kings_day = date(2026, 4, 27)
+    stated = WorkingHours(country="NL", holidays=(date(2026, 4, 28),))
+    assert not WorkingTime(stated).spans_of(kings_day)
+    assert not WorkingTime(stated).spans_of(date(2026, 4, 28))
+    assert WorkingTime(WorkingHours()).spans_of(kings_day)
+    began = datetime(2026, 4, 24, 16, tzinfo=UTC).timestamp()  # a Friday, an hour before its end
+    ended = WorkingTime(stated).after(np.asarray([began]), np.asarray([2 * HOUR]))[0]
+    assert datetime.fromtimestamp(ended, UTC) == datetime(2026, 4, 29, 10, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("country", ["Holland", "nl", "XX", "DE-ZZ"])
+def test_a_country_that_is_not_known_is_refused(country: str) -> None:
+    with pytest.raises(ValueError, match="ISO code"):
+        WorkingHours(country=country)
+
+
 ZONES = ["UTC", "Europe/Amsterdam", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata", "America/St_Johns"]
 
 

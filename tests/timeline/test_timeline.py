@@ -64,6 +64,19 @@ def test_a_part_is_planned_by_the_last_plan_before_it_began() -> None:
     assert training.duration.p50 == pytest.approx(800, rel=0.05)  # of 900, 100 are behind
 
 
+def test_a_promised_date_moves_the_median_and_keeps_the_spread() -> None:
+    task = {"name": "review", "who": "bo", "hours": 3, "after": "evaluation"}
+    events = [started(START), planned(START, **PARTS, **LATER)]
+    free = seen(START, *events, tasks=[task]).schedule.slot("review")
+    due = free.ends.p50 + 86_400
+    promised = seen(START, *events, tasks=[task | {"due": datetime.fromtimestamp(due, UTC)}]).schedule.slot("review")
+    assert promised.ends.p50 == pytest.approx(due)
+    assert promised.ends.p95 - promised.ends.p50 == pytest.approx(free.ends.p95 - free.ends.p50)
+    assert promised.starts == free.starts
+    overdue = seen(START, *events, tasks=[task | {"due": datetime.fromtimestamp(START, UTC)}]).schedule.slot("review")
+    assert overdue.ends == free.ends  # a promise from before the work can begin does not make it take no time
+
+
 def test_training_that_runs_is_foretold_from_its_own_steps() -> None:
     steps = [Recorded("training.step", START + n, {"step": n, "planned": 100, "seconds": 2.0}) for n in range(1, 41)]
     found = seen(START + 80, started(START), planned(START, **PARTS, **LATER), *stage("train", START), *steps)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import typer
 
 from thriftune.cli import (
+    boards,
     budget,
     cancel,
     init,
     inspect,
     prices,
+    queue,
     report,
     run,
     runs,
@@ -24,10 +26,16 @@ from thriftune.cli.main import app
 app.command("init")(init.init)
 app.command("inspect")(inspect.inspect)
 app.command("plan")(run.plan)
-app.command("timeline")(timeline.timeline)
+
+timeline_app = typer.Typer(cls=timeline.ShowByDefault, help="When it will be done.", invoke_without_command=True)
+timeline_app.command(timeline.SHOW)(timeline.timeline)
+timeline_app.command("sync")(boards.sync)
+app.add_typer(timeline_app, name="timeline")
+
 app.command("run")(run.run)
 app.command("train")(run.train)
 app.command("cancel")(cancel.cancel)
+app.command("queue")(queue.queue)
 app.command("status")(status.status)
 app.command("watchdog")(watchdog.watchdog)
 app.command("report")(report.report)

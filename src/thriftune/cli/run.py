@@ -19,6 +19,7 @@ import typer
 from thriftune.errors import EXIT_BAD_INPUT
 
 if TYPE_CHECKING:
+    from thriftune.cli.progress import Subscriber
     from thriftune.project import Project
 
 PROJECT_ARGUMENT = Annotated[Path, typer.Argument(help="The project file.")]
@@ -27,12 +28,19 @@ PROJECT_ARGUMENT = Annotated[Path, typer.Argument(help="The project file.")]
 def run(
     project: PROJECT_ARGUMENT = Path("thriftune.yaml"),
     as_json: Annotated[bool, typer.Option("--json", help="Events as JSON, one a line, for programs.")] = False,
+    no_queue: Annotated[
+        bool, typer.Option("--no-queue", help="Where another project has this machine, refuse at once (status 2).")
+    ] = False,
 ) -> None:
-    """Do it all, inside budget and deadline; go on where an earlier run stopped, or watch the one at work."""
+    """Do it all, inside budget and deadline; go on where an earlier run stopped, or watch the one at work.
+
+    Where another project is at work on this machine, it waits for its turn, which costs nothing.
+    """
     from thriftune import pipeline
     from thriftune.cli.progress import watch
     from thriftune.cli.report import show_report
     from thriftune.project import Project
+    from thriftune.queueing import in_turn
     from thriftune.train.launch import as_stated, rank_here, ranks_launched
 
     if not as_stated():
@@ -46,7 +54,14 @@ def run(
             return
         interrupted = _on_interrupt()
         with watch(loaded, as_json) as listener:
-            page = pipeline.run(loaded, [listener], interrupted)
+            page = in_turn(
+                loaded,
+                lambda turn, stop: pipeline.run(loaded, [listener], stop, turn=turn),
+                [listener],
+                interrupted,
+                waits=not no_queue,
+                afresh=lambda: _afresh(listener),
+            )
     else:
         from thriftune.train.ranks import join
 
@@ -56,6 +71,14 @@ def run(
             page = pipeline.run(loaded, [listener], interrupted, group)
     if not as_json:
         show_report(loaded, page)
+
+
+def _afresh(listener: Subscriber) -> None:
+    """Begin this process anew, as it was called: what it held of the machine's memory is free for the next."""
+    listener.close()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def train(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 NEXT = {
     "not started": "`thriftune plan` says what it will take, `thriftune run` does it",
     "planned": "`thriftune run` does it",
+    "waiting": "it begins by itself when it is its turn",
     "running": "`thriftune status --follow` watches it",
     "finished": "`thriftune report` shows what came out",
     "refused": "see what `thriftune plan` says, or give it more",

@@ -43,6 +43,23 @@ def _finished(event: Event, _currency: str) -> str:
     return f"{event.data['outcome']}: {plain(message)}" if message else str(event.data["outcome"])
 
 
+def _queued(event: Event, _currency: str) -> str:
+    data = event.data
+    slack = "" if data["slack_s"] is None else f", slack {_signed(data['slack_s'])}"
+    return (
+        f"waiting for the machine: place {data['place']} of {data['of']}, after {plain(', '.join(data['before']))};"
+        f" priority {data['priority']}{slack}"
+    )
+
+
+def _signed(seconds: float) -> str:
+    return duration(seconds) if seconds >= 0 else f"-{duration(-seconds)}"
+
+
+def _taken(event: Event, _currency: str) -> str:
+    return f"the machine is free: waited {duration(event.data['waited_s'])}, which costs nothing"
+
+
 def _stage_started(event: Event, _currency: str) -> str:
     return f"{spaced(event.data['stage'])} …"
 
@@ -182,6 +199,8 @@ def _concluded(event: Event, _currency: str) -> str:
 SAID: dict[str, Callable[[Event, str], str | None]] = {
     "attempt.started": _started,
     "attempt.finished": _finished,
+    "queue.waiting": _queued,
+    "queue.taken": _taken,
     "stage.started": _stage_started,
     "stage.finished": _stage_finished,
     "decision": _decided,

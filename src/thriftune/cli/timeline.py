@@ -6,9 +6,10 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from thriftune.errors import BadInput
 
@@ -16,9 +17,23 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from thriftune.project import Project
+    from thriftune.store import Store
     from thriftune.timeline.timeline import Timeline
 
 PIPE_WIDTH = 120  # columns when nobody watches
+SHOW = "show"
+
+
+class ShowByDefault(TyperGroup):
+    """The commands of a timeline: what names none of them is shown."""
+
+    by_default = SHOW
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the command that shows before arguments that name no other."""
+        named = bool(args) and (args[0] in self.commands or args[0] in ctx.help_option_names)
+        parsed: list[str] = super().parse_args(ctx, args if named else [SHOW, *args])
+        return parsed
 
 
 def timeline(
@@ -60,6 +75,13 @@ def read_timeline(project: Project, attempt: int | None = None) -> Timeline:
         BadInput: no plan was made yet, or there is no such attempt.
     """
     from thriftune.cli.records import opened
+
+    with opened(project) as store:
+        return timeline_in(project, store, attempt)
+
+
+def timeline_in(project: Project, store: Store | None, attempt: int | None = None) -> Timeline:
+    """The same from a database that is open; None for one that was never made."""
     from thriftune.clock import SystemClock
     from thriftune.events import latest_attempt
     from thriftune.report.build import no_such_attempt
@@ -67,19 +89,20 @@ def read_timeline(project: Project, attempt: int | None = None) -> Timeline:
     from thriftune.report.state import is_alive, owner_of
     from thriftune.timeline.phases import KINDS
     from thriftune.timeline.timeline import timeline_of
+    from thriftune.timeline.told import as_told, told_of
 
     file = project.file
-    with opened(project) as store:
-        latest = None if store is None else latest_attempt(store, file.name)
-        wanted = attempt or (0 if latest is None else latest.attempt)
-        owner = None if store is None else owner_of(store, file.name)
-        at_work = owner is not None and is_alive(owner, time.time())
-        own = [] if store is None else reader(store, file.name).read(attempt=wanted, kinds=KINDS)
-        if attempt is not None and not own:
-            raise no_such_attempt(attempt, [] if store is None else reader(store, file.name).read(kinds=KINDS[:1]))
+    latest = None if store is None else latest_attempt(store, file.name)
+    wanted = attempt or (0 if latest is None else latest.attempt)
+    owner = None if store is None else owner_of(store, file.name)
+    at_work = owner is not None and is_alive(owner, time.time())
+    own = [] if store is None else reader(store, file.name).read(attempt=wanted, kinds=KINDS)
+    if attempt is not None and not own:
+        raise no_such_attempt(attempt, [] if store is None else reader(store, file.name).read(kinds=KINDS[:1]))
+    told = [] if store is None else told_of(reader(store, file.name).read(kinds=["decision"]))
     found = timeline_of(
         file.name,
-        file.timeline,
+        as_told(file.timeline, told),
         file.deadline,
         own,
         SystemClock().now(),

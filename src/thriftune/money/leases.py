@@ -258,6 +258,24 @@ def machine_taken(project: str, home: Path | None = None) -> Iterator[None]:
         lock.release()
 
 
+def holder(store: Store, clock: Clock, project: str) -> LeaseHeld | None:
+    """Who else has this machine now, as the error that taking it would meet; None where it is free.
+
+    Args:
+        project: who asks.
+    """
+    try:
+        with machine_taken(project):
+            row = _row(store, machine_id())
+    except LeaseHeld as held:
+        return held
+    if row is None or not row.held:
+        return None
+    life = owner_of(row).life()
+    watched_ns = to_nanoseconds(clock.now() - WATCH_HEARTBEATS * HEARTBEAT_SECONDS)
+    return lease_held(row) if life is Life.ALIVE or (life is Life.UNSEEN and row.heartbeat_ns > watched_ns) else None
+
+
 def lease_held(row: Row[Any]) -> LeaseHeld:
     """The error of a second process on a machine that a live one holds."""
     return _at_work(row.project, row.machine, row.owner_pid, f", attempt {row.attempt}")

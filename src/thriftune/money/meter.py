@@ -69,13 +69,15 @@ class Meter:
         price_per_hour: Decimal,
         deadline_at: float | None,
         machine: str | None = None,
+        since: float | None = None,
     ) -> Meter:
-        """Take this machine's lease, and meter it from this process's start.
+        """Take this machine's lease, and meter it from this process's start, or from `since` (seconds since the epoch)
+        where the machine was another's before.
 
         Raises:
             LeaseHeld: a live process holds it; the message names it.
         """
-        started = started_at(clock)
+        started = started_at(clock) if since is None else since
         lease = acquire(store, clock, ledger, price_per_hour, machine, since=started)
         lease.begin_beating()
         return cls(store, clock, ledger, lease, deadline_at, started=started)

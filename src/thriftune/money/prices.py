@@ -55,6 +55,11 @@ class LocalMachine(Options):
         description="Residential price, East North Central states, April 2025, 17.84 US cents, rounded up"
         " (U.S. Energy Information Administration, Electric Power Monthly, table 5.6.A)",
     )
+    grams_per_kwh: Amount = Field(
+        default=Decimal("473"),
+        le=10_000,
+        description="Carbon dioxide for electricity, the world's mean in 2024 (Ember, Global Electricity Review 2025)",
+    )
     purchase_price: Amount = Field(
         default=Decimal("1000"), le=10_000_000, description="Assumed price of a common desktop computer, in USD"
     )

@@ -77,6 +77,16 @@ def parse_money(value: Any) -> Decimal:
     return amount
 
 
+def _parse_rate(value: Any) -> float:
+    match = _SHARE.fullmatch(str(value).strip())
+    if match is None and value not in (0, 0.0):
+        raise ValueError("a share of a year, such as 8%")
+    rate = 0.0 if match is None or len(match[1]) > 9 else float(match[1]) / 100
+    if rate > 1:
+        raise ValueError("a share from 0% to 100% a year")
+    return rate
+
+
 def _parse_horizon(value: Any) -> Horizon:
     if isinstance(value, Horizon):
         return value
@@ -119,7 +129,21 @@ Money = Annotated[Decimal, BeforeValidator(parse_money)]
 class Worth(Options):
     """What quality is worth: the return side of the return on investment."""
 
-    per_point: Money = Field(description="Money for a point, 0.01 of a metric that goes from 0 to 1")
+    per_point: Money = Field(
+        default=Decimal(0), description="Nothing by the point; a point is 0.01 of a metric that goes from 0 to 1"
+    )
+    per_request: Money = Field(default=Decimal(0), description="Nothing by the request that is handled right")
+    per_error: Money = Field(default=Decimal(0), description="Nothing by the error that is avoided")
+    requests: Decimal = Field(
+        default=Decimal(0),
+        ge=0,
+        le=10**12,
+        description="Requests in each `per`, for per_request and per_error: a point is one in a hundred of them that is"
+        " handled right and was not before",
+    )
+    discount: Annotated[float, BeforeValidator(_parse_rate)] = Field(
+        default=0.0, description="A year's discount of later money, such as 8%: none"
+    )
     per: Literal["once", "day", "week", "month", "year"] = Field(
         default="once", description="Earned once, not again and again"
     )
@@ -127,11 +151,23 @@ class Worth(Options):
         default=Horizon(Decimal(1), "year"), description="A year: models are usually replaced sooner or later than that"
     )
 
+    @model_validator(mode="after")
+    def _something_is_worth_something(self) -> Self:
+        if not self.model_fields_set & {"per_point", "per_request", "per_error"}:
+            raise ValueError("per_point, or per_request or per_error with requests (found none)")
+        if self.model_fields_set & {"per_request", "per_error"} and not self.requests:
+            raise ValueError("requests in each `per`, beside per_request and per_error (found none)")
+        return self
+
+    def a_point(self) -> Decimal:
+        """Money for a point in each period: its own worth, and that of one request in a hundred that is right."""
+        return self.per_point + self.requests / 100 * (self.per_request + self.per_error)
+
     def per_point_over_horizon(self) -> Decimal:
-        """Money for a point over the whole horizon."""
+        """Money for a point over the whole horizon, not discounted."""
         if self.per == "once":
-            return self.per_point
-        return self.per_point * self.periods()
+            return self.a_point()
+        return self.a_point() * self.periods()
 
     def periods(self) -> Decimal:
         """How many times `per` goes into the horizon; 12 months are 12 months and a year is 12, exactly."""
@@ -278,6 +314,9 @@ class Compute(Options):
     )
     local: LocalMachine = Field(
         default_factory=LocalMachine, description="Energy and amortisation of this machine, assumed"
+    )
+    priority: int = Field(
+        default=5, ge=0, le=9, description="Who goes first where projects share a machine: 9 before 0, 5 for most"
     )
 
 

@@ -13,6 +13,7 @@ from thriftune.report.build import build, settings_of
 from thriftune.report.model import Comparison, Estimate, ProjectSummary
 from thriftune.report.returns import best_baseline
 from thriftune.report.wording import as_text
+from thriftune.timeline.told import OUTSIDE
 
 BULKY = "training.step"  # the one kind of event that a list of attempts has no use for
 
@@ -50,7 +51,7 @@ def attempt_lines(project: ProjectSummary, events: Sequence[Event]) -> tuple[Att
         events: all events of the project; training steps are not needed.
     """
     kept = [event for event in events if event.kind != BULKY]
-    numbers = sorted({event.attempt for event in kept})
+    numbers = sorted({event.attempt for event in kept} - {OUTSIDE})
     settings = [_settings(kept, number) for number in numbers]
     changes = [(), *(_changed(before, after) for before, after in pairwise(settings))]
     return tuple(_line(project, number, kept, changed) for number, changed in zip(numbers, changes, strict=True))

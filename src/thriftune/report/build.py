@@ -16,6 +16,7 @@ from thriftune.errors import BadInput
 from thriftune.events import Event
 from thriftune.money.bills import Period
 from thriftune.money.ledger import Balance, PhaseBalance
+from thriftune.report.durations import durations
 from thriftune.report.model import (
     Breach,
     Comparison,
@@ -43,10 +44,12 @@ from thriftune.report.model import (
     Verdict,
     Warned,
 )
-from thriftune.report.returns import best_baseline, returns
+from thriftune.report.previous import over_previous
+from thriftune.report.returns import NOT_IN_POINTS, best_baseline, returns
 from thriftune.report.spending import spending
 from thriftune.report.wording import as_text
 from thriftune.timeline.timeline import timeline_of
+from thriftune.timeline.told import OUTSIDE, as_told, told_of
 
 PHASES = ("collection", "training", "evaluation", "deployment", "upkeep")
 TUNED = "tuned"
@@ -119,7 +122,7 @@ def build(
         data_ledger=tuple(_data_step(event.data) for event in facts.of("data.entry")),
         tokens=_tokens(facts.last("data.tokens")),
         warnings=tuple(dict.fromkeys(Warned(as_text(e.data["where"]), e.data["what"]) for e in facts.of("warning"))),
-        decisions=tuple(_decision(event) for event in facts.of("decision")),
+        decisions=tuple(_decision(event) for event in [*facts.of("decision"), *_outside(past)]),
         search=_searched(facts),
         steps=_steps(facts),
         validations=_validations(facts),
@@ -130,7 +133,9 @@ def build(
         utilisation=_utilisation(_steps(facts)),
         environment=_environment(facts.last("attempt.started")),
         returns=returns(best_baseline(comparisons, metric), project.worth, cost.spent),
-        timeline=timeline_of(project.name, project.timeline, None, own, own[-1].at),
+        previous=None if metric in NOT_IN_POINTS else over_previous(past, attempt, metric),
+        timeline=timeline_of(project.name, as_told(project.timeline, told_of(past)), None, own, own[-1].at),
+        durations=durations(past),
         inherited={stage: source for stage, (source, _) in inherited.items()},
         spending=spending(past, own, balance, billed),
     )
@@ -138,7 +143,7 @@ def build(
 
 def no_such_attempt(attempt: int, events: Sequence[Event]) -> BadInput:
     """The error for an attempt that the events do not know."""
-    numbers = sorted({event.attempt for event in events})
+    numbers = sorted({event.attempt for event in events} - {OUTSIDE})
     return BadInput(
         "there is no such attempt",
         where="--attempt",
@@ -273,7 +278,8 @@ def _move(event: Event) -> Move | None:
 
 def _time(past: Sequence[Event], own: Sequence[Event]) -> TimeUse:
     starts = [event.data for event in past if event.kind == "attempt.started"]
-    first = starts[0]["started_at"] if starts else past[0].at
+    waits = [event.at for event in past if event.kind == "queue.waiting"]
+    first = min([starts[0]["started_at"] if starts else past[0].at, *waits[:1]])
     deadline = starts[-1].get("deadline_at") if starts else None
     by_phase: dict[str, float] = defaultdict(float)
     by_unit: dict[tuple[str, str], float] = defaultdict(float)
@@ -287,6 +293,7 @@ def _time(past: Sequence[Event], own: Sequence[Event]) -> TimeUse:
         metered_s=math.fsum(by_phase.values()),
         by_phase=dict(by_phase),
         by_unit=dict(by_unit),
+        waited_s=math.fsum(event.data["waited_s"] for event in own if event.kind == "queue.taken"),
     )
 
 
@@ -497,6 +504,11 @@ def _tokens(event: Event | None) -> Tokens | None:
         return None
     data = event.data
     return Tokens(data["train"], data["validation"], data["cut_tokens"], data["cut_rows"], data.get("cut_words", 0))
+
+
+def _outside(past: Sequence[Event]) -> list[Event]:
+    """Decisions that belong to no attempt: what people said of their tasks."""
+    return [event for event in past if event.attempt == OUTSIDE and event.kind == "decision"]
 
 
 def _decision(event: Event) -> Decision:

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from thriftune.report import spending
+from thriftune.report.benefit import benefit_of
 from thriftune.report.model import Cost, DataStep, Estimate, ForecastScore, Report, Return, Scores, TimeUse
 from thriftune.report.search_figures import money_of
 from thriftune.timeline import exports
@@ -21,8 +22,8 @@ def to_json(report: Report) -> dict[str, Any]:
 
     Returns:
         At least: project, verdict {decision, reasons, comparisons}, tuned, baselines, cost, time, forecast,
-        data_ledger, decisions, breaches, return; beyond these: attempt, outcome, environment, curves, parts,
-        looks, utilisation, timeline, schedule, inherited.
+        data_ledger, decisions, breaches, return; beyond these: benefit, durations, previous, attempt, outcome,
+        environment, curves, parts, looks, utilisation, timeline, schedule, inherited.
     """
     return {
         "project": report.project.name,
@@ -57,6 +58,9 @@ def to_json(report: Report) -> dict[str, Any]:
         "search": _search(report),
         "breaches": [asdict(breach) for breach in report.breaches],
         "return": _return(report.returns),
+        "benefit": _benefit(report),
+        "durations": [asdict(one) for one in report.durations],
+        "previous": None if report.previous is None else asdict(report.previous),
         "curves": {
             "training": [asdict(step) for step in report.steps],
             "validation": [{**asdict(v), "metrics": dict(v.metrics)} for v in report.validations],
@@ -150,6 +154,7 @@ def _time(time: TimeUse) -> dict[str, Any]:
         "deadline_s": time.deadline_s,
         "used_s": time.used_s,
         "metered_s": time.metered_s,
+        "waited_s": time.waited_s,
         "by_phase": dict(time.by_phase),
     }
 
@@ -202,4 +207,19 @@ def _return(returns: Return) -> dict[str, Any]:
         "roi_high": returns.ratio_high,
         "break_even_points": returns.break_even_points,
         "break_even_periods": returns.break_even_periods,
+    }
+
+
+def _benefit(report: Report) -> dict[str, Any]:
+    """What follows from the return; points and rates are numbers."""
+    found = benefit_of(report)
+    return {
+        "net_roi": asdict(found.roi),
+        "break_even_at": asdict(found.break_even_at),
+        "sensitivity": [
+            {**asdict(swing), "at_low": money(swing.at_low), "at_high": money(swing.at_high)}
+            for swing in found.sensitivity
+        ],
+        "marginal": None if found.marginal is None else asdict(found.marginal),
+        "kpis": asdict(found.kpis),
     }

@@ -136,7 +136,8 @@ def budget_sentence(report: Report) -> str:
     of_budget = f"{spent} of {money(cost.budget, cost.currency)}" if cost.budget is not None else f"{spent}, no budget"
     used = duration(time.used_s)
     of_deadline = f"{used} of {duration(time.deadline_s)}" if time.deadline_s is not None else f"{used}, no deadline"
-    return f"{of_budget}; {of_deadline}"
+    waited = f", {duration(time.waited_s)} of it waiting for the machine" if time.waited_s else ""
+    return f"{of_budget}; {of_deadline}{waited}"
 
 
 def target_sentence(report: Report) -> str:

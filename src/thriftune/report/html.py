@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from thriftune.errors import BadInput
-from thriftune.report import headline, wording
+from thriftune.report import benefit_said, headline, wording
 from thriftune.report.figures import figures
 from thriftune.report.gantt import eaten_said, gantt_picture, summary
 from thriftune.report.model import DataStep, ForecastScore, Report, Tokens
@@ -80,6 +80,7 @@ def to_html(report: Report) -> str:
         forgetting_figure=headline.forgetting_figure(report) if report.forgetting else "",
         search_sentence=headline.search_sentence(report.search) if report.search else "",
         return_sentence=headline.return_sentence(report),
+        benefit=benefit_said.tables(report),
         tiles=tiles(report),
         charts=charts,
         spending=environment.from_string((TEMPLATES / "spending.html.jinja").read_text(encoding="utf-8")).render(
@@ -155,6 +156,7 @@ def _time_tile(report: Report) -> Tile:
         return Tile("Time used", wording.duration(time.used_s), "the project states no deadline")
     filled = time.used_s / time.deadline_s if time.deadline_s > 0 else None
     note = f"of {wording.duration(time.deadline_s)} to the deadline"
+    note = f"{note}, {wording.duration(time.waited_s)} waiting" if time.waited_s else note
     over = time.used_s > time.deadline_s
     return Tile("Time used", wording.duration(time.used_s), note, filled, "bad" if over else "")
 

@@ -20,16 +20,33 @@ class Worth:
     """What one point (0.01 of a 0…1 metric) is worth to the user.
 
     Args:
-        per_point: money for one point held for one period.
+        per_point: money for one point held for one period, by the point, the request and the error together.
         per: the period's name: "month", or "once".
         horizon: how long the gain counts, as the user wrote it: "12 months".
         periods: the horizon in periods.
+        discount: of later money, a share a year.
+        period_years: a period's length; 0 for once.
     """
 
     per_point: Decimal
     per: str
     horizon: str
     periods: Decimal
+    discount: float = 0.0
+    period_years: float = 0.0
+
+
+@dataclass(frozen=True)
+class Power:
+    """What a machine is taken to draw: stated, not measured.
+
+    Args:
+        watts: under load.
+        grams_per_kwh: of carbon dioxide, for its electricity.
+    """
+
+    watts: float
+    grams_per_kwh: float
 
 
 @dataclass(frozen=True)
@@ -50,6 +67,7 @@ class ProjectSummary:
     target: Target | None = None
     worth: Worth | None = None
     timeline: TimelineOptions = field(default_factory=TimelineOptions)
+    power: Power | None = None
 
 
 @dataclass(frozen=True)
@@ -153,6 +171,7 @@ class TimeUse:
         metered_s: machine seconds charged to this attempt.
         by_phase: machine seconds charged to this attempt, by phase.
         by_unit: the same by (phase, kind of unit), for where the time went.
+        waited_s: waited for a machine that other projects had, which costs nothing; part of `used_s`.
     """
 
     deadline_s: float | None
@@ -160,6 +179,7 @@ class TimeUse:
     metered_s: float
     by_phase: Mapping[str, float]
     by_unit: Mapping[tuple[str, str], float]
+    waited_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -436,6 +456,23 @@ class Return:
 
 
 @dataclass(frozen=True)
+class PhaseDuration:
+    """How long a phase took in an attempt."""
+
+    attempt: int
+    phase: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Previous:
+    """The gain over the tuned model of an earlier attempt, in the metric's unit."""
+
+    attempt: int
+    gain: Estimate
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything that the terminal, the HTML page and `report --json` show of one attempt."""
 
@@ -468,8 +505,12 @@ class Report:
     utilisation: Utilisation
     environment: Environment
     returns: Return
+    previous: Previous | None
+    """The gain over the model before; None for the first, for another number of test rows, or without intervals."""
     timeline: Timeline | None
     """The attempt in time; None where no plan was recorded."""
+    durations: tuple[PhaseDuration, ...]
+    """Of every phase, in this attempt and all before it."""
     inherited: Mapping[str, int]
     """Stages whose results this attempt took over unchanged, with the attempt that computed them."""
     spending: Spending = field(default_factory=Spending)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 
+from thriftune.report.discounting import counted_periods, periods_to_earn
 from thriftune.report.model import Comparison, Return, Worth
 
 POINT = 0.01  # a point is a hundredth of a 0…1 metric
@@ -51,9 +52,9 @@ def returns(comparison: Comparison | None, worth: Worth | None, cost: Decimal) -
 
 def _valued(gain: Return, worth: Worth, points: tuple[float, float, float]) -> Return:
     """The gain with its points read as money: the value, and its interval from the comparison's."""
-    cost = gain.cost
-    value, low, high = (_nano(Decimal(repr(each)) * worth.per_point * worth.periods) for each in points)
-    a_point, a_period = worth.per_point * worth.periods, Decimal(repr(points[0])) * worth.per_point
+    cost, counted = gain.cost, counted_periods(worth)
+    value, low, high = (_nano(Decimal(repr(each)) * worth.per_point * counted) for each in points)
+    a_point, a_period = worth.per_point * counted, Decimal(repr(points[0])) * worth.per_point
     return replace(
         gain,
         value=value,
@@ -63,7 +64,9 @@ def _valued(gain: Return, worth: Worth, points: tuple[float, float, float]) -> R
         ratio_low=float(low / cost) if cost else None,
         ratio_high=float(high / cost) if cost else None,
         break_even_points=float(cost / a_point) if a_point else None,
-        break_even_periods=float(cost / a_period) if gain.cost_per_point is not None and a_period else None,
+        break_even_periods=periods_to_earn(worth, float(cost / a_period))
+        if gain.cost_per_point is not None and a_period
+        else None,
     )
 
 

@@ -20,7 +20,7 @@ from thriftune.store.tables import events as event_table
 from thriftune.store.tables import leases
 
 SIGN_SECONDS = 5.0  # an owner out of sight counts as alive if its last sign of life is no older
-COURSE = ("attempt.started", "attempt.finished", "stage.started", "stage.finished")
+COURSE = ("attempt.started", "attempt.finished", "stage.started", "stage.finished", "queue.waiting", "queue.taken")
 STATES = {"done": "finished"}
 
 
@@ -29,7 +29,8 @@ class State:
     """Where a project stands; what is not known or does not apply is None.
 
     Args:
-        state: not started, running, finished, planned, refused, interrupted, failed, or died (ended without notice).
+        state: not started, waiting (for the machine), running, finished, planned, refused, interrupted, failed, or
+            died (ended without notice).
         pid: of the process at work.
         stage: the innermost stage at work, or the last that was.
         step, planned: of training.
@@ -74,14 +75,17 @@ def read_state(store: Store, project: str, now: float) -> State:
     step = newest_event(store, project, "training.step", newest.attempt)
     owner = owner_of(store, project)
     alive = owner is not None and owner.attempt == newest.attempt and is_alive(owner, now)
+    queued = course[-1] if course and course[-1].kind == "queue.waiting" and not alive else None
+    waiting = None if queued is None else ProcessName(*queued.data["process"])
+    waits = waiting is not None and waiting.life() is not Life.DEAD
     ended = ending(course)
     balance = read_balance(store, project)
     told = step.data if step is not None else {}
     return State(
         project=project,
-        state="running" if alive else _how_it_ended(ended),
+        state="running" if alive else "waiting" if waits else _how_it_ended(ended),
         attempt=newest.attempt,
-        pid=int(owner.owner_pid) if owner is not None and alive else None,
+        pid=int(owner.owner_pid) if owner is not None and alive else waiting.pid if waiting and waits else None,
         stage=current_stage(course),
         step=told.get("step"),
         planned=told.get("planned"),
@@ -93,7 +97,7 @@ def read_state(store: Store, project: str, now: float) -> State:
         seconds_left=None if balance is None or balance.deadline_at is None else balance.deadline_at - now,
         last_event=newest.kind,
         last_event_age_s=max(0.0, now - newest.at),
-        message="" if alive or ended is None else str(ended.data.get("message") or ""),
+        message="" if alive else _message(queued if waits else None, ended),
     )
 
 
@@ -137,6 +141,14 @@ def newest_event(store: Store, project: str, kind: str | None = None, attempt: i
     with store.read() as connection:
         row = connection.execute(query).one_or_none()
     return None if row is None else Event(row.seq, row.project, row.attempt, row.at, row.kind, json.loads(row.data))
+
+
+def _message(queued: Event | None, ended: Event | None) -> str:
+    if queued is not None:
+        return (
+            f"{queued.data['place']} of {queued.data['of']} for the machine; `thriftune queue` shows who is before it"
+        )
+    return "" if ended is None else str(ended.data.get("message") or "")
 
 
 def _how_it_ended(ended: Event | None) -> str:

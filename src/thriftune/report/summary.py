@@ -5,8 +5,10 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Protocol
 
-from thriftune.report.model import ProjectSummary, Target, Worth
+from thriftune.report.model import Power, ProjectSummary, Target, Worth
 from thriftune.timeline.options import TimelineOptions
+
+YEAR_DAYS = 365.25
 
 
 class StatedHorizon(Protocol):
@@ -22,13 +24,22 @@ class StatedHorizon(Protocol):
         """Of what: `month`."""
         ...
 
+    @property
+    def days(self) -> Decimal:
+        """Its length in days."""
+        ...
+
 
 class StatedWorth(Protocol):
     """`objective.worth` of the project file."""
 
     @property
-    def per_point(self) -> Decimal:
-        """Money for a point."""
+    def discount(self) -> float:
+        """A year's discount of later money, as a share."""
+        ...
+
+    def a_point(self) -> Decimal:
+        """Money for a point in each period."""
         ...
 
     @property
@@ -79,8 +90,41 @@ class StatedObjective(Protocol):
         ...
 
 
+class StatedMachine(Protocol):
+    """`compute.local` of the project file."""
+
+    @property
+    def power_watts(self) -> Decimal:
+        """What it draws."""
+        ...
+
+    @property
+    def grams_per_kwh(self) -> Decimal:
+        """Of carbon dioxide, for its electricity."""
+        ...
+
+
+class StatedCompute(Protocol):
+    """`compute` of the project file."""
+
+    @property
+    def machine(self) -> str:
+        """`local`, or a row of the price table."""
+        ...
+
+    @property
+    def local(self) -> StatedMachine:
+        """This machine."""
+        ...
+
+
 class StatedProject(Protocol):
     """The project file."""
+
+    @property
+    def compute(self) -> StatedCompute:
+        """The machine."""
+        ...
 
     @property
     def name(self) -> str:
@@ -113,12 +157,23 @@ def summarise(file: StatedProject) -> ProjectSummary:
         target=None if target is None else Target(target.metric, target.at_least),
         worth=None if worth is None else _worth(worth),
         timeline=file.timeline,
+        power=_power(file.compute),
     )
+
+
+def _power(compute: StatedCompute) -> Power | None:
+    """What this machine is taken to draw; nothing is known of a rented one."""
+    if compute.machine != "local":
+        return None
+    return Power(float(compute.local.power_watts), float(compute.local.grams_per_kwh))
 
 
 def _worth(worth: StatedWorth) -> Worth:
     if worth.per == "once":
-        return Worth(worth.per_point, "once", "once and for all", Decimal(1))
+        return Worth(worth.a_point(), "once", "once and for all", Decimal(1))
     count, unit = worth.horizon.count, worth.horizon.unit
     horizon = f"{count.normalize():f} {unit}{'' if count == 1 else 's'}"
-    return Worth(worth.per_point, worth.per, horizon, worth.periods())
+    if worth.discount:
+        horizon += f", discounted at {100 * worth.discount:g} % a year"
+    years = float(worth.horizon.days / worth.periods()) / YEAR_DAYS
+    return Worth(worth.a_point(), worth.per, horizon, worth.periods(), worth.discount, years)

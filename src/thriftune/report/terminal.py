@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from thriftune.report import spending_text
+from thriftune.report import benefit_said, spending_text
 from thriftune.report.figures import forecast_name
 from thriftune.report.gantt import chance_said, eaten_said, gantt_text
 from thriftune.report.headline import (
@@ -78,7 +78,7 @@ def parts(report: Report, rich: bool = True) -> list[RenderableType]:
         ("Forgetting", _forgetting(report, rich)),
         ("Money and time", _costs(report, rich)),
         *spending_text.sections(report, partial(_table, rich)),
-        ("Return", _text(return_sentence(report))),
+        ("Return", _return(report, rich)),
         ("Forecast and actual", _forecasts(report, rich)),
         ("In time", _timeline(report)),
         ("Data", _data(report, rich)),
@@ -231,6 +231,17 @@ def _forecasts(report: Report, rich: bool) -> RenderableType | None:
     inside, scored = forecast_score(report.forecasts)
     said = f"{inside} of {scored} inside their 90 % interval." if scored else "What happened was not measured yet."
     return Group(table, _text(said))
+
+
+def _return(report: Report, rich: bool) -> RenderableType:
+    """The return in a sentence, and what follows from it."""
+    parts: list[RenderableType] = [_text(return_sentence(report))]
+    for shown in benefit_said.tables(report):
+        table = _table(rich, *shown.columns)
+        for row in shown.rows:
+            table.add_row(*map(_text, row))
+        parts += [Text(), _text(shown.title, "dim"), table, *([_text(shown.note)] if shown.note else [])]
+    return Group(*parts)
 
 
 def _timeline(report: Report) -> RenderableType | None:

@@ -21,7 +21,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA = "0002"
+SCHEMA = "0003"
 VERSION_TABLE = "thriftune_schema"
 
 metadata = MetaData(
@@ -144,6 +144,28 @@ leases = Table(
     Column("metered_until_ns", BigInteger, nullable=False),
     Column("price_nano_per_hour", BigInteger, nullable=False),
     Column("remainder", BigInteger, nullable=False),  # of a nano-unit, in nano-units x nanoseconds per hour
+)
+
+queue = Table(
+    "queue",
+    metadata,
+    Column("owner_pid", Integer, nullable=False),
+    Column("owner_started", String(60), nullable=False),
+    Column("owner_place", String(200), nullable=False),
+    Column("machine", String(200), nullable=False),
+    Column("project", String(200), nullable=False),
+    Column("folder", Text, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("deadline_at", Float),
+    Column("needs_s", Float, nullable=False),
+    Column("needs_at", Float, nullable=False),
+    Column("joined_at", Float, nullable=False),
+    Column("waited_s", Float, nullable=False),
+    Column("since", Float, nullable=False),
+    Column("working", Boolean, nullable=False),
+    Column("sign_at", Float, nullable=False),
+    PrimaryKeyConstraint("owner_pid", "owner_started", "owner_place"),
+    Index("ix_queue_machine", "machine"),
 )
 
 bill_lines = Table(

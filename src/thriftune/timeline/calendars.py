@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 from thriftune.clock import utc
 from thriftune.errors import BadInput
 from thriftune.timeline.options import DAYS, MIDNIGHT, WorkingHours
+from thriftune.timeline.public_holidays import public_holidays
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,6 +45,8 @@ class WorkingTime:
         """The working hours of a day as pairs of instants; none on a holiday."""
         hours = self.hours
         if DAYS[day.weekday()] not in hours.days or day in hours.holidays:
+            return []
+        if hours.country and day in public_holidays(hours.country, day.year):
             return []
         found = [(self._instant(day, span.start), self._instant(day, span.end)) for span in hours.hours]
         return [(start, end) for start, end in found if start < end]

@@ -6,12 +6,14 @@ import re
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from graphlib import CycleError, TopologicalSorter
+from importlib.util import find_spec
 from typing import Annotated, Any, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from thriftune.options import Options, Seconds, parse_deadline
+from thriftune.timeline.public_holidays import public_holidays
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 MACHINE_PHASES = ("data", "baselines", "set-up", "search", "training", "evaluation")
@@ -123,7 +125,8 @@ class WorkingHours(Options):
         description="Nine to five; a list such as [09:00-12:30, 13:30-17:00] has breaks",
     )
     time_zone: str = Field(default="UTC", description="A name such as Europe/Amsterdam; summer time is heeded")
-    holidays: tuple[Day, ...] = Field(default=(), description="No days off are known")
+    country: str = Field(default="", description="No public holidays; `NL` or `DE-BY` brings a country's or region's")
+    holidays: tuple[Day, ...] = Field(default=(), description="No days off are known beyond the country's")
 
     @field_validator("days")
     @classmethod
@@ -131,6 +134,15 @@ class WorkingHours(Options):
         if not days or any(day not in DAYS for day in days):
             raise ValueError(f"one or more of {', '.join(DAYS)}")
         return days
+
+    @field_validator("country")
+    @classmethod
+    def _known_country(cls, code: str) -> str:
+        if not re.fullmatch(r"([A-Z]{2}(-[A-Z0-9]{1,3})?)?", code):
+            raise ValueError("an ISO code of a country, with a region after a dash, such as NL or DE-BY")
+        if code and find_spec("holidays") is not None:  # where it is not installed, its first use says so
+            public_holidays(code, 2026)
+        return code
 
     @field_validator("time_zone")
     @classmethod
@@ -156,6 +168,7 @@ class PersonTask(Options):
     )
     after: Names = Field(default=(), description="It can begin at once")
     before: Names = Field(default=(), description="Nothing waits for it")
+    due: Instant | None = Field(default=None, description="No date is promised: it follows from the plan")
     started: Instant | None = Field(default=None, description="It is not begun")
     done: Instant | None = Field(default=None, description="It is not done")
 

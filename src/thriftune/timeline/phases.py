@@ -166,6 +166,7 @@ def people_phases(options: TimelineOptions, now: float) -> list[Phase]:
                 after=after,
                 who=task.who,
                 working=working,
+                due=None if task.due is None else task.due.timestamp(),
                 started=started,
                 finished=finished,
                 note="stated",

@@ -38,6 +38,7 @@ class Phase:
         working: working hours; None for around the clock.
         driver: phases with the same one are slow together; empty for none.
         earliest: not before this instant.
+        due: when a person promised its end; None for no promise.
         started: when it began, where it has.
         finished: when it ended, where it has.
         note: what the duration rests on.
@@ -51,6 +52,7 @@ class Phase:
     working: WorkingTime | None = None
     driver: str = ""
     earliest: float | None = None
+    due: float | None = None
     started: float | None = None
     finished: float | None = None
     note: str = ""
@@ -242,12 +244,24 @@ def _laid(phase: Phase, ends: Mapping[str, Instants], now: float, scores: Instan
         return (finished if phase.started is None else np.full_like(scores, phase.started)), finished
     seconds = draws(phase.duration, scores)
     if phase.started is not None:
-        return np.full_like(scores, phase.started), phase.ends(whole, seconds)
+        return np.full_like(scores, phase.started), _promised(phase, whole, phase.ends(whole, seconds))
     ready = whole
     for other in phase.after:
         ready = np.maximum(ready, ends[other])
     begins = phase.begins(ready)
-    return begins, phase.ends(begins, seconds)
+    return begins, _promised(phase, begins, phase.ends(begins, seconds))
+
+
+def _promised(phase: Phase, not_before: Instants, ends: Instants) -> Instants:
+    """Ends of which the median is what a person promised, as spread as they were, and never before the work begins.
+
+    A promise for a day before the work can begin says nothing of its end.
+    """
+    import numpy as np
+
+    if phase.due is None or phase.due <= np.median(not_before):
+        return ends
+    return np.maximum(ends + (phase.due - np.median(ends)), not_before)
 
 
 def _criticality(
