@@ -29,7 +29,9 @@ def line(tmp_path, model):
     return classifier(tmp_path / "films", model, tmp_path / "home")
 
 
-def assert_refused(line: Line, ended: subprocess.CompletedProcess[str], *told: str, found: str, expected: str) -> None:
+def assert_refused(
+    line: Line, ended: subprocess.CompletedProcess[str], *told: str, found: str, expected: str, settled: bool = True
+) -> None:
     """One message with every part, the parts that the test names in it, exit 2, and nothing half-written."""
     assert ended.returncode == 2, (ended.returncode, ended.stdout, ended.stderr)
     message = ended.stderr
@@ -45,7 +47,7 @@ def assert_refused(line: Line, ended: subprocess.CompletedProcess[str], *told: s
     assert expected in said["expected"]
     assert line.leftovers() == []
     assert not list(line.folder.rglob("thriftune-crash-*"))
-    if (line.folder / ".thriftune" / "thriftune.db").exists():
+    if settled and (line.folder / ".thriftune" / "thriftune.db").exists():
         assert line.rows("SELECT count(*) FROM transfers WHERE state = 'pending'") == [(0,)]
 
 
@@ -163,7 +165,8 @@ def test_a_full_disk_is_told(line, small_disk):
     state = line.folder / ".thriftune"
     state.symlink_to(small_disk, target_is_directory=True)
     ended = line.do("run")
-    assert_refused(line, ended, "the disk is full", found="no room left", expected="room")
+    # What was reserved when the disk got full is settled by the next run: tests/faults/test_surroundings.py.
+    assert_refused(line, ended, "the disk is full", found="no room left", expected="room", settled=False)
     assert not list(small_disk.rglob("*.tmp"))
 
 
@@ -206,6 +209,8 @@ def not_ours(line) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 def test_a_folder_that_cannot_be_written_is_refused(line, not_ours):
+    line.home.mkdir(exist_ok=True)
+    line.home.chmod(0o777)
     ended = not_ours("run")
     assert_refused(line, ended, str(line.folder), found="ermi", expected="")
     assert not (line.folder / ".thriftune").exists()
@@ -215,7 +220,7 @@ DEFECT = """
 import thriftune.pipeline
 from thriftune.cli.main import main
 
-def broken(*_):
+def broken(*_, **__):
     raise ZeroDivisionError("a defect")
 
 thriftune.pipeline.run = broken
