@@ -13,6 +13,7 @@ import json
 import math
 import os
 import subprocess
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
