@@ -7,6 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+from given import read
+
 
 def predict(folder: Path) -> None:
     """Write the answers."""
@@ -15,16 +17,12 @@ def predict(folder: Path) -> None:
 
     release = open_latest(Project.load(folder / "thriftune.yaml"))
     if (folder / "texts.jsonl").exists():
-        asked = [release.clean(row["text"]) for row in _read(folder / "texts.jsonl")]
+        asked = [release.clean(row["text"]) for row in read(folder / "texts.jsonl")]
     else:
-        prompts = [release.clean(row["prompt"]) for row in _read(folder / "prompts.jsonl")]
+        prompts = [release.clean(row["prompt"]) for row in read(folder / "prompts.jsonl")]
         asked = [[{"role": "user", "content": prompt}] for prompt in prompts]
     answers = [answer.output for answer in release.predictor.predict(asked)]
     (folder / "answers.jsonl").write_text("".join(json.dumps({"answer": answer}) + "\n" for answer in answers))
-
-
-def _read(path: Path) -> list[dict[str, str]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 if __name__ == "__main__":

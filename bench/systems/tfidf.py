@@ -8,9 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-
-def read(path):
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+from given import read
 
 
 def classify(rows, texts):

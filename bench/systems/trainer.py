@@ -10,15 +10,12 @@ import time
 from pathlib import Path
 
 import psutil
+from given import quick_bf16, read
 
 BEGAN = psutil.Process().create_time()
 RATE, BATCH_ROWS, EPOCHS, MAX_TOKENS = 1e-4, 32, 3, 256
 VALIDATION_ROWS = 500
 TIMED_STEPS, CAUTION, SAVING_SECONDS = 10, 1.15, 2.0
-
-
-def read(path):
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def fit(folder, limit, seed, checkpoint):
@@ -40,8 +37,6 @@ def fit(folder, limit, seed, checkpoint):
     data = Dataset.from_dict(dict(encoded) | {"labels": [labels.index(row["label"]) for row in rows]})
     held = min(VALIDATION_ROWS, len(data) // 10)
     validation, train = data.select(range(held)), data.select(range(held, len(data)))
-    cpu = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
-    quick_bf16 = any(unit in cpu for unit in ("amx_bf16", "avx512_bf16"))
 
     def trainer(steps, callbacks=()):
         set_seed(seed)
@@ -62,7 +57,7 @@ def fit(folder, limit, seed, checkpoint):
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
-            bf16=quick_bf16,
+            bf16=quick_bf16(),
             use_cpu=not torch.cuda.is_available(),
             seed=seed,
         )

@@ -10,15 +10,12 @@ import time
 from pathlib import Path
 
 import psutil
+from given import quick_bf16, read
 
 BEGAN = psutil.Process().create_time()
 RATE, BATCH_ROWS, EPOCHS, MAX_TOKENS, ANSWER_TOKENS = 2e-4, 8, 2, 512, 96
 VALIDATION_ROWS = 50
 TIMED_STEPS, CAUTION, SAVING_SECONDS = 5, 1.15, 2.0
-
-
-def read(path):
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def fit(folder, limit, seed, checkpoint):
@@ -38,8 +35,6 @@ def fit(folder, limit, seed, checkpoint):
     held = min(VALIDATION_ROWS, len(rows) // 10)
     validation, train = Dataset.from_list(rows[:held]), Dataset.from_list(rows[held:])
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    cpu = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
-    quick_bf16 = any(unit in cpu for unit in ("amx_bf16", "avx512_bf16"))
 
     def trainer(steps, callbacks=()):
         set_seed(seed)
@@ -57,7 +52,7 @@ def fit(folder, limit, seed, checkpoint):
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
-            bf16=quick_bf16,
+            bf16=quick_bf16(),
             use_cpu=not torch.cuda.is_available(),
             seed=seed,
         )

@@ -561,9 +561,7 @@ class Ledger:
             ("total", "", now.spent_nano, now.total_nano, now.total_nano),
             ("phase", phase, now.phase_spent_nano, now.allowance_nano, 0),
         ]
-        allowance = (
-            json.loads(now.declared).get("categories", {}).get(category) if "categories" in now.declared else None
-        )
+        allowance = json.loads(now.declared).get("categories", {}).get(category)
         if allowance is not None:
             accounts.append(("category", category, self._spent(transaction, category, amount_nano), allowance, 0))
         for scope, name, spent, allowed, account in accounts:
