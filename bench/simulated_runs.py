@@ -63,6 +63,7 @@ KEPT = ("collect", "prepare", "baselines", "encode")  # artifacts: another proce
 PRIORS = {"imports": 6.0, "load": PRIOR_LOAD, "open": PRIOR_LOAD, "exit": EXIT_SECONDS}
 OTHER_PRIOR = 3.0
 MOST_PROCESSES = 40
+BATCHES = 8  # in which the test rows are answered
 CHECKPOINT_EVERY = 30.0
 DEAD_BAND = 0.05
 NO_PROCESS = 2**22 + 1  # a pid that no Linux process has
@@ -123,6 +124,7 @@ class Governed:
         self.record = past_record(world)
         self.trained = 0
         self.cut = False
+        self.tail_left: float | None = None
         self.breaches = 0
         self.outcome = "lost"
         self.why = ""
@@ -150,6 +152,8 @@ class Governed:
             "steps": self.trained,
             "started": self.trained > 0,
             "cut": self.cut,
+            "tail_left_s": self.tail_left,
+            "step_s": self.world.nominal["step"],
             "ledger_money": float(balance.spent),
             "reserved": float(balance.reserved),
             "breaches": self.breaches,
@@ -246,13 +250,21 @@ class Governed:
         began = self.clock.now()
         try:
             with self._unit(phase, what, Session.upper(self.session, what)):
-                self._pass(self.world.takes(what))
+                self._pieces(what, self.world.takes(what))
         except OutOfBudget as refusal:
             raise cannot_land(self._plan(), f"{what}: {refusal.what}") from refusal
         self.outlook.done(what)
         self.record.add(what, self.clock.now() - began)
         if what in KEPT:
             self.saved.kept.add(what)
+
+    def _pieces(self, what: str, seconds: float) -> None:
+        """Answering looks at the limits before each batch; other parts are done at one go."""
+        count = BATCHES if what == "tuned" else 1
+        for piece in range(count):
+            if piece > 0:
+                self.meter.go_on(what, seconds / count)
+            self._pass(seconds / count)
 
     @contextmanager
     def _unit(self, phase: str, what: str, upper: float) -> Iterator[None]:
@@ -321,6 +333,7 @@ class Governed:
                 self._validate(costs.validation_upper)
             except OutOfBudget as refusal:
                 self.decisions.take("final_validation", lambda: ("skipped", refusal.what), self.step)
+        self.tail_left = self.meter.remaining_seconds() - tail
         self._pass(self.world.takes("save"))  # not metered by itself: the next unit pays for it
         self.trained, self.cut = self.step, self.step < self.world.full_steps
         self.saved.tuned = True

@@ -40,6 +40,12 @@ def test_a_slower_machine_shortens_the_plan_and_a_faster_one_lengthens_only_a_cu
     assert replace(tight, full_steps=planned).review(0, planned, 0.05) is None
 
 
+def test_a_last_step_that_does_not_fit_is_not_taken_from_what_follows():
+    """Each of two long steps to go fits by itself; both do not, and a step is more than the dead band."""
+    long = governor(5.0 + 1.9 * 6.0)
+    assert long.review(38, 40, 6.0) == 39
+
+
 @given(
     st.floats(5, 500),
     st.floats(0.01, 1.0),

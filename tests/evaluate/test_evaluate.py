@@ -136,6 +136,23 @@ def test_without_the_money_it_does_not_begin(tmp_path: Path) -> None:
         assert context.ledger.balance().reserved == Decimal(0)
 
 
+def test_answers_that_take_longer_than_thought_end_before_the_deadline_does(context: Context) -> None:
+    """The whole is one unit of a known bound; a machine that turned slow must not carry it beyond the limit."""
+    asked: list[int] = []
+
+    class Slow(Keyword):
+        def predict(self, requests: Sequence[Request]) -> list[Prediction]:
+            asked.append(len(requests))
+            context.clock.sleep(0.3)
+            return super().predict(requests)
+
+    context.meter.deadline_at = context.clock.now() + 1.0
+    with pytest.raises(OutOfBudget, match="deadline"):
+        score(Slow(("good",)), reviews(400), "validation", "classify", OPTIONS, context, upper_seconds=0.2)
+    assert 1 <= len(asked) < 4  # of ten batches
+    assert context.ledger.balance().reserved == 0
+
+
 def test_no_rows_is_bad_input(context: Context) -> None:
     with pytest.raises(BadInput, match="no rows to evaluate on"):
         score(Keyword(("good",)), reviews(0), "test", "classify", OPTIONS, context)

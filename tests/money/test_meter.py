@@ -267,3 +267,28 @@ def test_money_that_is_reserved_beside_the_meter_is_seen_once_it_recounts(bench)
     b.meter.recount()
     assert b.meter.remaining_money() == 6
     assert b.meter.remaining_seconds() == 600
+
+
+def test_a_unit_goes_on_while_what_is_held_for_it_and_what_is_left_hold_the_next_piece(
+    bench: Callable[..., Bench],
+) -> None:
+    b = bench(total="8", price=Decimal(288), deadline_in=500)  # 100 seconds' worth
+    with b.meter.unit("training", "answers", 60):
+        b.clock.advance(60)
+        b.meter.go_on("a batch", 40)  # beyond what is held, inside what there is
+        b.clock.advance(30)
+        b.meter.go_on("a batch", 10)
+        with pytest.raises(OutOfBudget, match="does not hold the rest of answers"):
+            b.meter.go_on("a batch", 10.1)
+    assert b.ledger.balance().spent == Decimal("7.2")
+    with pytest.raises(RuntimeError):
+        b.meter.go_on("a batch", 1)
+
+
+def test_a_unit_does_not_go_on_beyond_the_deadline(bench: Callable[..., Bench]) -> None:
+    b = bench(deadline_in=50)
+    with b.meter.unit("training", "answers", 10):
+        b.clock.advance(30)
+        b.meter.go_on("a batch", 20)
+        with pytest.raises(OutOfBudget, match="deadline"):
+            b.meter.go_on("a batch", 21)

@@ -71,12 +71,13 @@ class Governor:
     def review(self, step: int, planned: int, step_seconds: float) -> int | None:
         """A new number of steps to plan for, or None to go on as planned.
 
-        Downwards when the projected end leaves the limit; upwards only where the plan had been cut.
+        Downwards when the projected end leaves the limit; upwards only where the plan had been cut. The dead band
+        closes with the steps to go, down to nothing: a last step that does not fit would be taken from the tail.
         """
         fits = step + self.affordable(step_seconds)
-        slack = max(1.0, self.dead_band * (planned - step))
-        if fits < planned and (planned - fits > slack or fits <= step):
+        slack = self.dead_band * (planned - step)
+        if fits < planned and planned - fits > slack:
             return max(step, fits)
-        if planned < self.full_steps and fits - planned > LENGTHENING * slack:
+        if planned < self.full_steps and fits - planned > LENGTHENING * max(1.0, slack):
             return min(self.full_steps, fits)
         return None

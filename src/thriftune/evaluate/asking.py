@@ -1,4 +1,4 @@
-"""Asking a predictor the rows of a split, batch by batch, each a metered unit."""
+"""Asking a predictor the rows of a split, batch by batch, each a metered unit, or one that asks before each batch."""
 
 from __future__ import annotations
 
@@ -114,6 +114,8 @@ class Asking:
         parts, slowest = [], None
         for start in range(0, len(order), self.options.batch_rows):
             batch = order[start : start + self.options.batch_rows]
+            if not self.metered and slowest is not None:
+                self.context.meter.go_on(f"evaluate {self.predictor.name}", slowest * len(batch))
             began = self.context.clock.now()
             with unit(self.context, f"evaluate {self.predictor.name}", self._upper(len(batch), slowest)):
                 answers = answers_of(self.predictor, rows[batch], self.task)

@@ -55,7 +55,8 @@ class Meter:
         self._ledger = ledger
         self._lease = lease
         self._started = started
-        self._left_nano = to_nano(ledger.balance().left)
+        balance = ledger.balance()
+        self._left_nano, self._currency = to_nano(balance.left), balance.currency
         self._open: Reservation | None = None
         self._closed = False
         self.deadline_at = deadline_at
@@ -125,6 +126,33 @@ class Meter:
         finally:
             reservation, self._open = self._open, None
             self._post(reservation, began, upper_seconds, worked)
+
+    def go_on(self, what: str, seconds: float) -> None:
+        """Ask within a unit, before a piece of it, whether the limits hold that piece.
+
+        A unit that takes longer than its bound ends between two pieces, before it takes more than there is.
+
+        Args:
+            what: the piece, for people.
+            seconds: that it will take.
+
+        Raises:
+            OutOfBudget: the money left, with what is held for the unit, or the time to the deadline does not hold it.
+        """
+        if self._open is None:
+            raise RuntimeError(f"{what} is no piece of a unit: none has begun")
+        now = self._clock.now()
+        self._check_deadline(self._open.phase, what, now, seconds)
+        needed = self._lease.unpaid_nano(to_nanoseconds(now + seconds))
+        there = self._left_nano + self._open.upper_nano
+        if needed > there:
+            raise OutOfBudget(
+                f"the budget does not hold the rest of {self._open.unit}",
+                self._open.phase,
+                f"{from_nano(max(0, there))} {self._currency}, what is held for it included",
+                f"{from_nano(needed)} {self._currency}",
+                "add money: thriftune budget add AMOUNT",
+            )
 
     def remaining_money(self) -> Decimal:
         """What the budget has left now, after reservations and the time that is not charged yet; never negative."""
