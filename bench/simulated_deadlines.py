@@ -17,14 +17,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
+
 from harness import Figures, Settings
 from simulated_world import log_uniform
-
 from thriftune.budget.forecast import Forecast
 from thriftune.budget.record import Record
 from thriftune.plan.sampling import draws
@@ -95,7 +96,7 @@ def run(settings: Settings) -> Figures:
 def binned(said: list[tuple[float, bool]]) -> list[dict[str, Any]]:
     """How many were said to be so likely, the mean of it, and the share that was in time."""
     found = []
-    for low, high in zip(BINS, BINS[1:], strict=False):
+    for low, high in pairwise(BINS):
         inside = [(chance, made) for chance, made in said if low <= chance < high]
         told, made = (fmean(c for c, _ in inside), fmean(m for _, m in inside)) if inside else (0.0, 0.0)
         found.append({"from": low, "to": high, "count": len(inside), "said": told, "made": made})

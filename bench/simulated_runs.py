@@ -1,4 +1,4 @@
-"""One simulated project, done twice: by Thriftune's own ledger, meter, lease, outlook and governor, and by a plain plan.
+"""A simulated project, done twice: by Thriftune's own ledger, meter, lease, outlook and governor, and by a plain plan.
 
 `Governed` walks the line as `pipeline.run` and `train/loop.py` do, block for block, with a clock that the world moves
 in the place of computing. What decides and what keeps the money is the real thing, with a database file of its own; a
@@ -20,9 +20,9 @@ from statistics import median
 from types import SimpleNamespace
 from typing import Any, cast
 
-from simulated_world import PART_NOISE, PARTS, PROJECT_SPREAD, START, MachineLostError, World, stream
 from sqlalchemy import update
 
+from simulated_world import PART_NOISE, PARTS, PROJECT_SPREAD, START, MachineLostError, World, stream
 from thriftune.budget.decisions import Decisions
 from thriftune.budget.forecast import Forecast
 from thriftune.budget.record import Record
@@ -253,6 +253,7 @@ class Governed:
                 self._pieces(what, self.world.takes(what))
         except OutOfBudget as refusal:
             raise cannot_land(self._plan(), f"{what}: {refusal.what}") from refusal
+        self.outlook.took(what, self.clock.now() - began)
         self.outlook.done(what)
         self.record.add(what, self.clock.now() - began)
         if what in KEPT:
@@ -287,11 +288,13 @@ class Governed:
                 self._probed[what] = world.takes(what)
                 self._pass(self._probed[what])
 
+        began = self.clock.now()
         try:
             with self._unit("training", "probe", Session.upper(self.session, "probe")):
                 probe()
         except OutOfBudget as refusal:
             raise cannot_land(self._plan(), f"probe: {refusal.what}") from refusal
+        self.outlook.took("probe", self.clock.now() - began)
         self.outlook.done("probe")
         costs = Costs(median(seen), self._probed["validation"], self._probed["checkpoint"], 0.0)
         self.work = shape(world)
@@ -312,7 +315,9 @@ class Governed:
         self.governor = train.governor_of(
             self.work, costs, self.every, OPTIONS, self.meter.remaining_seconds, tail, DEAD_BAND
         )
-        planned = self.decisions.take("planned_steps", lambda: train._first_plan(self.governor, costs.seconds_per_token))
+        planned = self.decisions.take(
+            "planned_steps", lambda: train._first_plan(self.governor, costs.seconds_per_token)
+        )
         self.step, self.pace = self.saved.step, self.saved.pace or Pace(planned=planned)
         self.recent: deque[float] = deque([costs.seconds_per_token] * PROBE_WEIGHT, 40)
         self.checkpoint_upper = costs.checkpoint_upper
@@ -331,8 +336,8 @@ class Governed:
         if self.validated != self.step:
             try:
                 self._validate(costs.validation_upper)
-            except OutOfBudget as refusal:
-                self.decisions.take("final_validation", lambda: ("skipped", refusal.what), self.step)
+            except OutOfBudget:
+                self.decisions.take("final_validation", lambda: ("skipped", "not paid for"), self.step)
         self.tail_left = self.meter.remaining_seconds() - tail
         self._pass(self.world.takes("save"))  # not metered by itself: the next unit pays for it
         self.trained, self.cut = self.step, self.step < self.world.full_steps

@@ -31,6 +31,7 @@ FURTHER = {
     "landed": ["projects", "landed_share"],
     "rows": ["by_rows", "seconds_per_row_growth", "bytes_per_row"],
     "scaling": ["time_per_token_slope_error", "memory_growth", "two_process_speedup"],
+    "budget": ["projects", "overruns", "unused_share", "targets_met", "fixed_plan", "deadline_calibration", "real"],
     "governor": ["overruns", "started", "money_bound", "time_bound", "ledger_error", "minimum_ratio", "used_share"],
 }
 FORM = {

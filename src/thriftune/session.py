@@ -134,7 +134,7 @@ class Session:
         One part in twenty takes longer than its 95th percentile: so twice as far from the median, as far as what
         follows leaves room. What nobody has measured may take most of what is left.
         """
-        seconds = self.outlook.parts[what].seconds
+        seconds = self.outlook.cautious(what)
         remaining = self.context.meter.remaining_seconds()
         if seconds.basis == "prior":
             return min(seconds.p95, PRIOR_SHARE * remaining)
@@ -175,6 +175,8 @@ class Session:
         except OutOfBudget as refusal:
             raise cannot_land(self.plan(), refusal.what) from refusal
         span.seconds = time.monotonic() - began
+        if not span.reused:
+            self.outlook.took(what, span.seconds)
         self.outlook.done(what)
         if not span.reused:
             self.record.add(record or what, span.seconds, amount)

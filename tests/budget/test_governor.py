@@ -46,6 +46,13 @@ def test_a_last_step_that_does_not_fit_is_not_taken_from_what_follows():
     assert long.review(38, 40, 6.0) == 39
 
 
+def test_a_validation_just_before_the_end_is_paid_before_a_step_beyond_it():
+    """Two steps fit, and so does a tenth of the validation between them, but not the whole of it."""
+    validating = Overheads(validation=10.0, validate_every=10, checkpoint=0.0, checkpoint_every=30.0)
+    assert replace(governor(5.0 + 4.2), overheads=validating).review(9, 11, 1.0) == 10
+    assert replace(governor(5.0 + 12.5), overheads=validating).review(9, 11, 1.0) is None
+
+
 @given(
     st.floats(5, 500),
     st.floats(0.01, 1.0),

@@ -1,4 +1,4 @@
-"""Random lives of a project against an account that the test keeps itself: reservations, postings, kills, prices, jumps.
+"""Random lives of a project against an account that the test keeps: reservations, postings, kills, prices, jumps.
 
 The machine is a clock that the test moves, the database a file. What the test knows of money is what it added up.
 """
@@ -192,7 +192,7 @@ def _database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 TestLives = Lives.TestCase
 TestLives.settings = settings(
-    max_examples=15, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=80, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
 
 

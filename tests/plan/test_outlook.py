@@ -62,3 +62,25 @@ def test_the_memory_of_a_run_is_that_of_its_largest_phase(outlook):
     most = outlook.plan(limits(100.0)).most_memory
     assert most.p50 == 1000.0
     assert most.p95 == pytest.approx(1350.0)
+
+
+def test_what_slowed_the_parts_that_lie_behind_is_kept_free_for_those_to_come():
+    outlook = Outlook()
+    for name in ("imports", "load", "encode", "verdict"):
+        outlook.expect(name, "training", Forecast.lognormal(10.0, 0.2, "record"))
+    outlook.expect("train", "training", Forecast.lognormal(100.0, 0.2, "probe"))
+    before = outlook.after("encode")
+    for name in ("imports", "load"):
+        outlook.took(name, 20.0)
+        outlook.done(name)
+    assert outlook.slowness == pytest.approx(2**0.5)  # two parts took twice as long, against two supposed ones
+    assert outlook.cautious("train") == outlook.parts["train"].seconds  # probed today
+    assert outlook.after("encode") == pytest.approx(before + (2**0.5 - 1) * 12.0)
+    assert outlook.parts["verdict"].seconds.p50 == 10.0  # the forecast itself stays what it was
+
+
+def test_a_fast_start_promises_nothing():
+    outlook = Outlook()
+    outlook.expect("imports", "training", Forecast.lognormal(10.0, 0.2, "record"))
+    outlook.took("imports", 2.0)
+    assert outlook.slowness == 1.0

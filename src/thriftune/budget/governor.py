@@ -7,7 +7,6 @@ on progress (train/schedule.py), so that a changed plan bends the rate's curve w
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -34,6 +33,14 @@ class Overheads:
         """What a step of `step` seconds costs with its share of validations and checkpoints."""
         return (step + self.validation / self.validate_every) * (1.0 + self.checkpoint / self.checkpoint_every)
 
+    def seconds(self, step: float, done: int, count: int) -> float:
+        """What `count` more steps of `step` seconds cost after `done`, with the validations that fall between them.
+
+        One that falls on the last of them is the one that follows all training, which is counted there.
+        """
+        validations = max(0, (done + count - 1) // self.validate_every - done // self.validate_every)
+        return (count * step + validations * self.validation) * (1.0 + self.checkpoint / self.checkpoint_every)
+
 
 @dataclass(frozen=True)
 class Governor:
@@ -59,10 +66,19 @@ class Governor:
         """Seconds left before the tail must begin; negative when it should have begun."""
         return self.remaining() - self.tail_seconds
 
-    def affordable(self, step_seconds: float, free: float | None = None) -> int:
-        """How many more steps of `step_seconds` fit into `free` seconds, by default all before the tail must begin."""
+    def affordable(self, step_seconds: float, free: float | None = None, done: int = 0) -> int:
+        """How many more steps of `step_seconds` fit into `free` seconds after `done` ones, with the validations between
+        them; by default into all before the tail must begin. At most twice the full plan."""
         free = self.free() if free is None else free
-        return max(0, math.floor(free / (self.caution * self.overheads.step_seconds(step_seconds))))
+        room = free / self.caution
+        if room < self.overheads.seconds(step_seconds, done, 1):
+            return 0
+        least, most = 1, 2 * self.full_steps + 1  # more are never asked for
+        while most - least > 1:
+            middle = (least + most) // 2
+            fits = self.overheads.seconds(step_seconds, done, middle) <= room
+            least, most = (middle, most) if fits else (least, middle)
+        return least
 
     def planned(self, step_seconds: float) -> int:
         """The number of steps to begin with."""
@@ -74,7 +90,7 @@ class Governor:
         Downwards when the projected end leaves the limit; upwards only where the plan had been cut. The dead band
         closes with the steps to go, down to nothing: a last step that does not fit would be taken from the tail.
         """
-        fits = step + self.affordable(step_seconds)
+        fits = step + self.affordable(step_seconds, done=step)
         slack = self.dead_band * (planned - step)
         if fits < planned and planned - fits > slack:
             return max(step, fits)
