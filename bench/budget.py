@@ -155,7 +155,9 @@ def summarise(found: list[tuple[Settings, Figures]]) -> dict[str, Any]:
     real = real_ones([settings | figures for settings, figures in found if settings["kind"] == "real"])
     overruns = governed["overruns"] + real["overruns"]
     holds = overruns == 0 and governed["targets_met"] >= fixed["targets_met"]
-    holds = holds and all(each["as_said"] for world, each in calibration.items() if world != "misspecified")
+    holds = holds and all(
+        calibration[world]["as_said"] for world in simulated_deadlines.PROMISED if world in calibration
+    )
     return {
         "claim": "In worlds that the planner does not know (correlated, heavy-tailed delays, lost machines, neighbours)"
         " projects with Thriftune's ledger and governor overrun neither budget nor deadline by an account of their own,"

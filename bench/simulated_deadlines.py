@@ -38,6 +38,7 @@ from thriftune.timeline.schedule import Phase, schedule
 SEED = 11
 PROJECTS, QUICK_PROJECTS = 11_500, 60
 WORLDS = ("as believed", "plausible", "misspecified", "misspecified, learnt")
+PROMISED = WORLDS[:2]  # in which the chance is to come true; of the others the result tells how far off it was
 START = 1_764_061_200.0  # a Tuesday morning
 HOUR = 3600.0
 DRAWS = 600  # a timeline
