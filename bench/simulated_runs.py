@@ -63,7 +63,7 @@ KEPT = ("collect", "prepare", "baselines", "encode")  # artifacts: another proce
 PRIORS = {"imports": 6.0, "load": PRIOR_LOAD, "open": PRIOR_LOAD, "exit": EXIT_SECONDS}
 OTHER_PRIOR = 3.0
 MOST_PROCESSES = 40
-BATCHES = 8  # in which the test rows are answered
+PIECES = {"tuned": 8, "verdict": 4}  # batches of test rows, and comparisons with baselines
 CHECKPOINT_EVERY = 30.0
 DEAD_BAND = 0.05
 NO_PROCESS = 2**22 + 1  # a pid that no Linux process has
@@ -260,8 +260,8 @@ class Governed:
             self.saved.kept.add(what)
 
     def _pieces(self, what: str, seconds: float) -> None:
-        """Answering looks at the limits before each batch; other parts are done at one go."""
-        count = BATCHES if what == "tuned" else 1
+        """Answering and comparing look at the limits on the way; other parts are done at one go."""
+        count = PIECES.get(what, 1)
         for piece in range(count):
             if piece > 0:
                 self.meter.go_on(what, seconds / count)

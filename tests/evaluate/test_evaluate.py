@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -151,6 +152,26 @@ def test_answers_that_take_longer_than_thought_end_before_the_deadline_does(cont
         score(Slow(("good",)), reviews(400), "validation", "classify", OPTIONS, context, upper_seconds=0.2)
     assert 1 <= len(asked) < 4  # of ten batches
     assert context.ledger.balance().reserved == 0
+
+
+def test_comparisons_that_take_longer_than_thought_end_before_the_deadline_does(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned, *baselines = (
+        score(Keyword((word,), word), reviews(60), "validation", "classify", OPTIONS, context)
+        for word in ("good", "bad", "fine", "poor")
+    )
+
+    def slow(*asked: Any) -> object:
+        context.clock.sleep(0.4)
+        return compare(*asked)
+
+    monkeypatch.setattr("thriftune.evaluate.evaluate.compare", slow)
+    context.meter.deadline_at = context.clock.now() + 1.0
+    with pytest.raises(OutOfBudget, match="deadline"):
+        conclude(tuned, baselines, OPTIONS, context, upper_seconds=0.2)
+    context.meter.deadline_at = None
+    assert len(conclude(tuned, baselines, OPTIONS, context, upper_seconds=60).comparisons) >= 3
 
 
 def test_no_rows_is_bad_input(context: Context) -> None:

@@ -7,6 +7,7 @@ gives the verdict.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import TYPE_CHECKING
 
 from thriftune.budget.forecast import Forecast
@@ -192,18 +193,35 @@ def conclude(
         upper_seconds = comparison_seconds(tuned.rows, tuned.task, options, len(baselines), classes).p95
     with unit(context, "compare", upper_seconds):
         pairs = [(name, "") for name in (metric, *also)] + [(metric, part) for part in tuned.by_part]
-        comparisons = tuple(
-            comparison
-            for name, part in pairs
-            for baseline in baselines
-            if (comparison := compare(tuned, baseline, options, name, context.seed, part)) is not None
-        )
+        comparisons = _compared(tuned, baselines, pairs, options, context)
     whole = [comparison for comparison in comparisons if not comparison.part]
     decided = verdict(whole, tuned, [scores.predictor for scores in baselines], target, options, latency)
     for comparison in comparisons:
         context.events.emit("evaluation.comparison", **vars(comparison))
     context.events.emit("verdict", decision=decided.decision, reasons=list(decided.reasons))
     return Evaluation(metric, tuned, tuple(baselines), comparisons, decided, latency)
+
+
+def _compared(
+    tuned: Scores,
+    baselines: Sequence[Scores],
+    pairs: Sequence[tuple[str, str]],
+    options: EvaluateOptions,
+    context: Context,
+) -> tuple[Comparison, ...]:
+    """The tuned model against every baseline on each metric of each part (empty for the whole); within a unit, the
+    limits are asked before each comparison but the first."""
+    found: list[Comparison] = []
+    slowest = 0.0
+    for (name, part), baseline in product(pairs, baselines):
+        if slowest:
+            context.meter.go_on("compare", slowest)
+        began = context.clock.now()
+        comparison = compare(tuned, baseline, options, name, context.seed, part)
+        slowest = max(slowest, context.clock.now() - began)
+        if comparison is not None:
+            found.append(comparison)
+    return tuple(found)
 
 
 def metrics_seconds(rows: int, task: str, options: EvaluateOptions, classes: int = 2) -> Forecast:
