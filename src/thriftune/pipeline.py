@@ -244,7 +244,7 @@ def _data(session: Session, must_land: bool = True) -> Splits:
     file, context = session.project.file, session.context
     _check_model_folders(session.project)
     if must_land:
-        session.plan().require()
+        session.plan().require(probed=not _is_trained_here(session.project))
     with session.part("collect", metered=False):
         corpus = collect.run(file.data, file.objective.task, file.collect, context, session.project.folder)
     session.outlook.sharpen("prepare", prepare.estimate(corpus.characters))
