@@ -407,6 +407,7 @@ def _bench(session: Session, splits: Splits, work: Work, group: Group | None = N
     from thriftune.train.probe import probe_costs
     from thriftune.train.ranks import ALONE
     from thriftune.train.supervision import Supervision
+    from thriftune.train.validation_rows import VALIDATED, validated_rows, with_validation
 
     file, context = session.project.file, session.context
     reference = file.model_references[0]
@@ -421,6 +422,10 @@ def _bench(session: Session, splits: Splits, work: Work, group: Group | None = N
         loop = Loop(work.task, model, work.train, work.validation, work.recipe, machine, watch, ranks)
         costs = probe_costs(loop, probe, context.root)
         answering = answering or _probe_answers(session, splits, work.task, model)
+        if group is None:
+            known = session.decisions.recorded(VALIDATED)
+            rows = validated_rows(work, costs, session.limits().seconds) if known is None else known
+            work, costs = with_validation(work, costs, rows)
         bench = Bench(work, model, machine, costs, answering, ranks)
     expect_measured(session, size_of(splits), bench)
     return bench
@@ -499,9 +504,15 @@ def _untuned(session: Session, splits: Splits, task: Answerer) -> list[Scores]:
 def _train(session: Session, bench: Bench, splits: Splits) -> TunedModel:
     """Train under the governor, with what follows kept free."""
     from thriftune.train import train
+    from thriftune.train.ranks import ALONE
+    from thriftune.train.validation_rows import VALIDATED
 
     began = time.monotonic()
     session.context.events.emit("stage.started", stage="train", key=bench.work.key)
+    if bench.ranks is ALONE:
+        rows, there = len(bench.work.validation), splits.report["rows"]["validation"]
+        because = f"a pass takes {bench.costs.validation:.2f} s; the split has {there}"
+        session.decisions.take(VALIDATED, lambda: (rows, because))
     with session.watching("training"), bench.ranks.lost():
         tuned = train.run(
             bench.work,

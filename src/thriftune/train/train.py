@@ -34,11 +34,11 @@ from thriftune.train.recipe import Mixing, Phase, Recipe
 from thriftune.train.stopping import Stopping
 from thriftune.train.supervision import Outcome, Supervision
 from thriftune.train.unfreezing import Unfreezing, mean_cost
+from thriftune.train.validation_rows import VALIDATION_SHARE
 from thriftune.train.validation_states import ValidationStates, validations_to_pay
 
 STAGE_VERSION = 1
 ABOUT_FILE = "thriftune-model.json"  # how the training ended, and what a server must know
-VALIDATION_SHARE = 0.05  # of the training time, at most, goes into validating
 MIN_STEPS = 20  # fewer make no model worth the name
 PROBE_SPREAD = 0.15  # 95th percentile over the median of probed durations on a shared machine
 
