@@ -397,7 +397,8 @@ def _validation_states(
     batches = sorted_batches(rows.lengths, machine.read_batch_tokens)
     tokens = padded_tokens(rows.lengths, batches)
     room = options.prefix_cache_bytes - bytes_kept(context.root / FOLDER)
-    wanted = tokens * prefix.bytes_per_token
+    stored = 2 if options.prefix_states == "fp16" else 4
+    wanted = tokens * prefix.bytes_per_token * 4 / stored  # these are kept in fp32, however the training rows' are
     kept_until = next((phase.begins for phase in work.recipe.phases if phase.frozen not in kept), 1.0)
     coming = math.ceil(decisions.recorded("planned_steps") * kept_until / len(kept) / every)
 
