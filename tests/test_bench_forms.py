@@ -28,7 +28,6 @@ FURTHER = {
         *("median_time_error", "median_memory_error", "signed_error"),
     ],
     "budget_quality": ["cells", "worst_margin_points", "superior", "overruns"],
-    "budget": ["projects", "overruns", "unused_share", "targets_met", "fixed", "deadline_calibration"],
     "landed": ["projects", "landed_share"],
     "rows": ["by_rows", "seconds_per_row_growth", "bytes_per_row"],
     "scaling": ["time_per_token_slope_error", "memory_growth", "two_process_speedup"],
