@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any
 
 from filelock import FileLock
 
@@ -27,7 +27,7 @@ from thriftune.errors import EXIT_INTERRUPTED, CannotLand, Interrupted, OutOfBud
 from thriftune.events import Event, EventLog, finish_attempt, latest_attempt, open_attempt, resume_attempt
 from thriftune.money.leases import machine_taken
 from thriftune.money.ledger import Ledger
-from thriftune.money.meter import Meter
+from thriftune.money.meter import Meter, NoMeter
 from thriftune.money.queue import Turn
 from thriftune.plan.outlook import Outlook
 from thriftune.plan.plan import Limits, Plan, cannot_land
@@ -302,7 +302,7 @@ def waiting_session(
 ) -> Iterator[Session]:
     """The project's attempt before the machine is there: nothing is metered, and the deadline is fixed.
 
-    What asks the session's meter cannot be done in it. How it ends is recorded where it does not get the machine.
+    What asks the session's meter raises (`NoMeter`). How it ends is recorded where it does not get the machine.
     """
     project.root.absolute().mkdir(parents=True, exist_ok=True)
     with _starting(project):
@@ -320,7 +320,7 @@ def waiting_session(
             events=events,
             artifacts=ArtifactStore(project.root, store, clock, project.file.name),
             ledger=ledger,
-            meter=cast("Meter", None),
+            meter=NoMeter(),
         ),
         decisions=Decisions(events, earlier),
         record=Record.load(),
