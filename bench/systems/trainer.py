@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import psutil
-from given import quick_bf16, read
+from given import quick_bf16, read, step_timer
 
 BEGAN = psutil.Process().create_time()
 RATE, BATCH_ROWS, EPOCHS, MAX_TOKENS = 1e-4, 32, 3, 256
@@ -63,9 +63,9 @@ def fit(folder, limit, seed, checkpoint):
         )
         return Trainer(model, arguments, train_dataset=train, processing_class=tokenizer, callbacks=list(callbacks))
 
-    began = time.time()
-    trainer(TIMED_STEPS).train()
-    step = (time.time() - began) / TIMED_STEPS
+    timer = step_timer()
+    trainer(TIMED_STEPS, [timer]).train()
+    step = timer.step_seconds
     evaluating = step / 3 * held / BATCH_ROWS  # a forward pass is a third of a step
 
     class StopInTime(TrainerCallback):

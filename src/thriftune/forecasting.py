@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from thriftune.budget.forecast import Forecast, largest, total
 from thriftune.collect import collect
 from thriftune.evaluate.evaluate import comparison_seconds, metrics_seconds
+from thriftune.evaluate.options import FEWEST_ASKED, EvaluateOptions
 from thriftune.managed.backends import provider_of
 from thriftune.managed.job import at_work
 from thriftune.memory import resident_bytes, usable_bytes
@@ -54,6 +55,7 @@ ANSWERS_BOUND = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)  # what answers cost, of thei
 PRIOR_TRAINING = 10.0
 LANDING_SLACK = 0.1  # how far below what is left the governor may end training: its dead band, twice
 NOTHING = Forecast.exact(0.0)
+ASKED = "test rows asked"
 CONFORMED = ("training", "evaluation", WHOLE)  # what is foretold after the probe
 TAIL_FLOOR = 1.0  # seconds kept free for the small things between the parts after training
 ANSWER_SPREAD = 0.3  # 95th percentile over the median of a predictor's time, once a sample of rows was timed
@@ -174,14 +176,52 @@ def expect_answers(session: Session, who: str, size: Size, row_seconds: Forecast
     """Sharpen what a predictor's answers to the test split will take, with the measuring of them."""
     task = session.project.file.objective.task
     measuring = session.record.forecast(f"measure-relative/{task}", measuring_seconds(session, size))
-    answers = row_seconds.scaled(asked_rows(session, size.test))
-    session.outlook.sharpen(who, total([answers, measuring]))
+    asked = asked_rows(session, size.test)
+    least = None
+    if asks_fewer(session):
+        least = total([row_seconds.scaled(min(asked, FEWEST_ASKED)), measuring])
+    session.outlook.sharpen(who, total([row_seconds.scaled(asked), measuring]), least)
 
 
 def asked_rows(session: Session, rows: float) -> float:
     """How many rows of so many a predictor is asked."""
     file = session.project.file
-    return min(rows, file.evaluate.generate_rows) if KINDS[file.objective.task].generates_when_asked else rows
+    if not kind_of(file.objective.task).generates_when_asked:
+        return rows
+    return min(rows, file.evaluate.generate_rows, math.inf if session.most_asked is None else session.most_asked)
+
+
+def asks_fewer(session: Session) -> bool:
+    """Whether fewer test rows are asked where the limits are tight: of a model that generates on this machine."""
+    file = session.project.file
+    here = provider_of(file.model_references[0], session.project.folder) is None
+    return here and kind_of(file.objective.task).generates_when_asked
+
+
+def limit_asked(session: Session, row_seconds: Forecast) -> None:
+    """Let so many test rows be asked as a share of what is left holds, where answers are generated; or as many as
+    this attempt asked before."""
+    file = session.project.file
+    who = answering(file.objective.task)
+    if asks_fewer(session):
+        room = file.evaluate.generate_share * session.limits().seconds
+        holds = min(room / (len(who) * row_seconds.p95), file.evaluate.generate_rows)
+        session.most_asked = session.decisions.recorded(ASKED) or max(FEWEST_ASKED, int(holds))
+
+
+def take_asked(session: Session, rows: int) -> EvaluateOptions:
+    """How the rest of this attempt evaluates; how many of so many test rows are asked is decided here, once."""
+    options: EvaluateOptions = session.project.file.evaluate
+    if session.most_asked is None:
+        return options
+    asked = min(session.most_asked, rows)
+    wanted = min(options.generate_rows, rows)
+    share = f"{options.generate_share:.0%} of what is left before training"
+    because = f"{wanted} rows' answers fit into {share}"
+    if asked < wanted:
+        because = f"{wanted} rows' answers do not fit into {share}; intervals are wider for it"
+    chosen = session.decisions.take(ASKED, lambda: (asked, because))
+    return options.model_copy(update={"generate_rows": chosen})
 
 
 def measuring_seconds(session: Session, size: Size) -> float:
@@ -231,8 +271,11 @@ def expect_measured(session: Session, size: Size, bench: Bench) -> None:
         outlook.sharpen("search", Forecast.of([0.0, 0.5 * seconds, seconds, seconds, seconds], "probe"), NOTHING)
     outlook.sharpen("save", Forecast.lognormal(costs.checkpoint / 2, SAVE_SPREAD, "probe"))
     answer = Forecast.lognormal(bench.answering.row_seconds, ANSWER_SPREAD, "probe")
+    limit_asked(session, answer)
     for who in answering(session.project.file.objective.task):
         expect_answers(session, who, size, answer)
+    session.sharpen("baselines", f"baselines-relative/{file.objective.task}", baselines_seconds(session, size))
+    session.sharpen("verdict", f"verdict-relative/{file.objective.task}", verdict_seconds(session, size))
     training = Forecast.lognormal(costs.peak_bytes, MEMORY_SPREAD, "probe")
     asked = Forecast.lognormal(bench.answering.peak_bytes, ANSWER_MEMORY_SPREAD, "probe")
     # What training freed stays with the process (memory.keep_freed_memory).

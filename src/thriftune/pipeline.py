@@ -31,15 +31,18 @@ from thriftune.forecasting import (
     Bench,
     answer,
     asked_rows,
+    asks_fewer,
     baselines_seconds,
     expect_all,
     expect_answers,
     expect_measured,
     expect_sized,
     forecast,
+    limit_asked,
     measuring_seconds,
     note_residuals,
     size_of,
+    take_asked,
     tell_actuals,
     tell_plan,
     verdict_seconds,
@@ -103,7 +106,8 @@ def run(
         reviewer = reviewing.watch(session)
         splits = _data(session)
         reviewer.size = size_of(splits)
-        baselines = _baselines(session, splits)
+        late = asks_fewer(session)  # by how many rows a baseline is judged, the limits say after the probe
+        baselines = [] if late else _baselines(session, splits)
         if _is_trained_here(project):
             task, untuned, tuned = _trained_here(session, splits, group, reviewer)
         else:
@@ -155,7 +159,7 @@ def _is_trained_here(project: Project) -> bool:
 def _trained_here(
     session: Session, splits: Splits, group: Group | None, reviewer: reviewing.Reviewer
 ) -> tuple[Answerer, list[Scores], TunedModel | Artifact]:
-    """The task, the untuned model's scores and the tuned model, trained on this machine or found."""
+    """The task, the scores of what the tuned model is held against, and that model, trained here or found."""
     _import(session)
     search_line.searched(session, splits, partial(_meant, session), partial(reviewing.room_for_search, reviewer))
     reviewing.make_again(session)
@@ -169,12 +173,20 @@ def _trained_here(
             bench = _bench(session, splits, work)
         reviewer.probed = forecast(session, bench)
         reviewer.probed.require()
-        untuned = _untuned(session, splits, work.task)
-        return work.task, untuned, _train(session, bench, splits)
+        others = _others(session, splits, work.task)
+        return work.task, others, _train(session, bench, splits)
     for part in ("load", "probe", "train", "save"):
         session.outlook.done(part)
-    untuned = _untuned(session, splits, work.task)
-    return work.task, untuned, _opened(session, done)
+    answering = f"answer/{session.project.file.model_references[0]}"
+    limit_asked(session, session.record.forecast(answering, prior=kind_of(splits.task).answer_seconds))
+    return work.task, _others(session, splits, work.task), _opened(session, done)
+
+
+def _others(session: Session, splits: Splits, task: Answerer) -> list[Scores]:
+    """What the tuned model is held against, as far as it is not scored yet: the untuned model, and where it generates
+    the baselines, which are asked as many rows as the limits let it be."""
+    baselines = _baselines(session, splits) if asks_fewer(session) else []
+    return baselines + _untuned(session, splits, task)
 
 
 def _trained_elsewhere(
@@ -232,7 +244,7 @@ def _data(session: Session, must_land: bool = True) -> Splits:
     file, context = session.project.file, session.context
     _check_model_folders(session.project)
     if must_land:
-        session.plan().require()
+        session.plan().require(probed=not _is_trained_here(session.project))
     with session.part("collect", metered=False):
         corpus = collect.run(file.data, file.objective.task, file.collect, context, session.project.folder)
     session.outlook.sharpen("prepare", prepare.estimate(corpus.characters))
@@ -290,9 +302,10 @@ def _scored(
     from thriftune.evaluate import evaluate
 
     file, context = session.project.file, session.context
-    options = file.evaluate.model_dump(mode="json") | {"seed": file.seed}
+    options = take_asked(session, len(test))
+    told = options.model_dump(mode="json", exclude={"generate_share"}) | {"seed": file.seed}
     key = recipe_key(
-        "score", 1, {"predictor": identity, "splits": splits.content_hash}, {"name": predictor.name} | options, {}
+        "score", 1, {"predictor": identity, "splits": splits.content_hash}, {"name": predictor.name} | told, {}
     )
 
     def write(folder: Path) -> None:
@@ -301,7 +314,7 @@ def _scored(
             test,
             "test",
             splits.task,
-            file.evaluate,
+            options,
             context,
             candidate=candidate,
             upper_seconds=upper_seconds,
@@ -394,6 +407,7 @@ def _bench(session: Session, splits: Splits, work: Work, group: Group | None = N
     from thriftune.train.probe import probe_costs
     from thriftune.train.ranks import ALONE
     from thriftune.train.supervision import Supervision
+    from thriftune.train.validation_rows import VALIDATED, validated_rows, with_validation
 
     file, context = session.project.file, session.context
     reference = file.model_references[0]
@@ -408,6 +422,10 @@ def _bench(session: Session, splits: Splits, work: Work, group: Group | None = N
         loop = Loop(work.task, model, work.train, work.validation, work.recipe, machine, watch, ranks)
         costs = probe_costs(loop, probe, context.root)
         answering = answering or _probe_answers(session, splits, work.task, model)
+        if group is None:
+            known = session.decisions.recorded(VALIDATED)
+            rows = validated_rows(work, costs, session.limits().seconds) if known is None else known
+            work, costs = with_validation(work, costs, rows)
         bench = Bench(work, model, machine, costs, answering, ranks)
     expect_measured(session, size_of(splits), bench)
     return bench
@@ -486,9 +504,15 @@ def _untuned(session: Session, splits: Splits, task: Answerer) -> list[Scores]:
 def _train(session: Session, bench: Bench, splits: Splits) -> TunedModel:
     """Train under the governor, with what follows kept free."""
     from thriftune.train import train
+    from thriftune.train.ranks import ALONE
+    from thriftune.train.validation_rows import VALIDATED
 
     began = time.monotonic()
     session.context.events.emit("stage.started", stage="train", key=bench.work.key)
+    if bench.ranks is ALONE:
+        rows, there = len(bench.work.validation), splits.report["rows"]["validation"]
+        because = f"a pass takes {bench.costs.validation:.2f} s; the split has {there}"
+        session.decisions.take(VALIDATED, lambda: (rows, because))
     with session.watching("training"), bench.ranks.lost():
         tuned = train.run(
             bench.work,

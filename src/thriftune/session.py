@@ -9,9 +9,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any
 
 from filelock import FileLock
 
@@ -28,7 +27,7 @@ from thriftune.errors import EXIT_INTERRUPTED, CannotLand, Interrupted, OutOfBud
 from thriftune.events import Event, EventLog, finish_attempt, latest_attempt, open_attempt, resume_attempt
 from thriftune.money.leases import machine_taken
 from thriftune.money.ledger import Ledger
-from thriftune.money.meter import Meter
+from thriftune.money.meter import Meter, NoMeter
 from thriftune.money.queue import Turn
 from thriftune.plan.outlook import Outlook
 from thriftune.plan.plan import Limits, Plan, cannot_land
@@ -84,6 +83,7 @@ class Session:
         notifier: hands alerts on, where the project file says to whom.
         foretold_at: seconds that each phase had used when this process foretold it; none where it has not.
         did_all: whether this process trained all updates of the recipe, neither cut nor ended early nor resumed.
+        most_asked: test rows that the limits let a model answer where answers are generated; None before it is known.
         residuals: how far off earlier forecasts were, and this run's.
     """
 
@@ -102,6 +102,7 @@ class Session:
     notifier: Notifier | None = None
     foretold_at: dict[str, float] = field(default_factory=dict)
     did_all: bool = False
+    most_asked: int | None = None
     residuals: Residuals = field(init=False)
 
     def __post_init__(self) -> None:
@@ -270,7 +271,7 @@ def _start(
         notifier = notified(events, project.file.budget.notify)
     attempt = events.attempt
     started = clock.now() - meter.seconds_used()
-    meter.deadline_at = _deadline(ledger, project, started, begins)
+    meter.deadline_at = ledger.open_deadline(project.file.deadline, started, fixes=begins)
     return Session(
         project=project,
         context=Context(
@@ -303,12 +304,12 @@ def waiting_session(
 ) -> Iterator[Session]:
     """The project's attempt before the machine is there: nothing is metered, and the deadline is fixed.
 
-    What asks the session's meter cannot be done in it. How it ends is recorded where it does not get the machine.
+    What asks the session's meter raises (`NoMeter`). How it ends is recorded where it does not get the machine.
     """
     project.root.absolute().mkdir(parents=True, exist_ok=True)
     with _starting(project):
         store, events, ledger, earlier = take_up(clock, project, listeners)
-        _deadline(ledger, project, clock.now(), begins=True)
+        ledger.open_deadline(project.file.deadline, clock.now())
     session = Session(
         project=project,
         context=Context(
@@ -321,7 +322,7 @@ def waiting_session(
             events=events,
             artifacts=ArtifactStore(project.root, store, clock, project.file.name),
             ledger=ledger,
-            meter=cast("Meter", None),
+            meter=NoMeter(),
         ),
         decisions=Decisions(events, earlier),
         record=Record.load(),
@@ -387,16 +388,6 @@ def _attempt(store: Store, clock: Clock, project: Project) -> tuple[int, list[Ev
         log = EventLog(store, clock, project.file.name, last.attempt)
         return last.attempt, log.read(attempt=last.attempt)
     return open_attempt(store, clock, project.file.name, recipe_text(project)).attempt, []
-
-
-def _deadline(ledger: Ledger, project: Project, started: float, begins: bool) -> float | None:
-    declared = project.file.deadline
-    if begins:
-        return ledger.open_deadline(declared, started)
-    fixed = ledger.balance().deadline_at
-    if fixed is not None or declared is None:
-        return fixed
-    return started + declared.total_seconds() if isinstance(declared, timedelta) else declared.timestamp()
 
 
 def _finish(session: Session, outcome: str, exit_code: int, message: str, leaves: bool = True) -> None:

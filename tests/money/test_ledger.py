@@ -348,3 +348,10 @@ def test_the_ledger_agrees_with_a_plain_model_of_it(store: Store) -> None:
             database=None,
         ),
     )
+
+
+def test_a_plan_asks_for_the_deadline_that_a_run_would_fix_and_fixes_nothing(store: Store) -> None:
+    ledger = new_ledger(store)
+    ledger.open_deadline(timedelta(minutes=1), started_at=1000.0)
+    assert ledger.open_deadline(timedelta(hours=1), started_at=2000.0, fixes=False) == 4600.0
+    assert ledger.balance().deadline_at == 1060.0

@@ -16,7 +16,7 @@ from thriftune.errors import LeaseLost, OutOfBudget
 from thriftune.events import EventLog
 from thriftune.money.leases import HEARTBEAT_SECONDS, acquire
 from thriftune.money.ledger import Ledger
-from thriftune.money.meter import Meter
+from thriftune.money.meter import Meter, NoMeter
 from thriftune.store import Store
 from thriftune.store.tables import leases
 
@@ -292,3 +292,19 @@ def test_a_unit_does_not_go_on_beyond_the_deadline(bench: Callable[..., Bench]) 
         b.meter.go_on("a batch", 20)
         with pytest.raises(OutOfBudget, match="deadline"):
             b.meter.go_on("a batch", 21)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        lambda meter: meter.price_per_hour,
+        lambda meter: meter.deadline_at,
+        lambda meter: meter.remaining_seconds(),
+        lambda meter: meter.seconds_used(),
+        lambda meter: meter.unit("training", "a step", 1.0).__enter__(),
+        lambda meter: meter.close("training"),
+    ],
+)
+def test_before_the_machine_is_taken_a_meter_says_so_whatever_it_is_asked(asked):
+    with pytest.raises(RuntimeError, match="before the machine is taken"):
+        asked(NoMeter())

@@ -6,6 +6,8 @@ from pydantic import Field
 
 from thriftune.options import Options
 
+FEWEST_ASKED = 10
+
 
 class EvaluateOptions(Options):
     """How predictors are scored and compared.
@@ -37,8 +39,15 @@ class EvaluateOptions(Options):
     )
     generate_rows: int = Field(
         default=100,
-        ge=10,
-        description="Test rows a chat model answers: generating is slow, and the same rows serve all",
+        ge=FEWEST_ASKED,
+        description="Test rows a chat model answers at most: generating is slow, and the same rows serve all",
+    )
+    generate_share: float = Field(
+        default=0.25,
+        gt=0,
+        le=1,
+        description="Of the money or time left before training, the most that generated answers may take: fewer test"
+        " rows are asked where that does not hold `generate_rows`, but 10 at least",
     )
     batch_rows: int = Field(
         default=64, ge=1, le=100_000, description="Rows answered between two looks at money and time"

@@ -242,12 +242,15 @@ class Ledger:
                 self._redeclare(transaction, json.loads(row.declared), declared)
         return self.balance()
 
-    def open_deadline(self, declared: timedelta | datetime | None, started_at: float) -> float | None:
+    def open_deadline(
+        self, declared: timedelta | datetime | None, started_at: float, fixes: bool = True
+    ) -> float | None:
         """The deadline as an absolute instant, fixed at the first run; a changed declaration is a recorded decision.
 
         Args:
             declared: a duration from the first run, an instant, or None for no deadline.
             started_at: when this run started, in seconds since the epoch.
+            fixes: whether it is kept; a plan only asks what a run would fix.
 
         Returns:
             seconds since the epoch, or None.
@@ -265,6 +268,8 @@ class Ledger:
                 at: float | None = first + declared.total_seconds()
             else:
                 at = None if declared is None else declared.timestamp()
+            if not fixes:
+                return at
             values = {"deadline_at": at, "deadline_declared": written, "first_run_at": first}
             transaction.execute(update(budgets).where(budgets.c.project == self.project).values(values))
             if row.deadline_declared is not None:

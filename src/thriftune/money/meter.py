@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
+from typing import NoReturn
 
 from thriftune.clock import Clock
 from thriftune.errors import OutOfBudget
@@ -230,6 +231,20 @@ class Meter:
         unpaid = self._lease.unpaid_nano(to_nanoseconds(self._clock.now()))
         held = 0 if self._open is None else self._open.upper_nano
         return max(0, self._left_nano - max(0, unpaid - held))
+
+
+class NoMeter(Meter):
+    """In the place of a meter while a process has no machine: whatever asks it is a defect, and is told so.
+
+    Raises:
+        RuntimeError: anything was asked.
+    """
+
+    def __init__(self) -> None:  # it has none of a meter's state
+        pass
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise RuntimeError(f"nothing is metered before the machine is taken: {name} was asked for")
 
 
 def _cause(seconds: float, worked_seconds: float) -> str:

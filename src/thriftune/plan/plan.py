@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from thriftune.plan.workload import Workload
 
 NAMED_MARGIN = 1.1
+QUIET = 0.25  # of what the record says: a machine that others use too may be four times as slow
 WHOLE = "whole"
 PHASES = ("collection", "training", "evaluation", "deployment")
 
@@ -129,6 +130,17 @@ class Plan:
         """The same, with the lowest guess for what is not measured: more than this is needed for sure."""
         return sum(part.least.p5 if part.least.basis == "prior" else part.least.p95 for part in self.parts)
 
+    @property
+    def surely_needed_unprobed(self) -> float:
+        """The same before this run has probed anything, when the record is a guess too.
+
+        Its figures may be of hours in which others used the machine, and a refusal made from them would never be
+        corrected, since what is refused measures nothing.
+        """
+        lowest = {"prior": 1.0, "record": QUIET}
+        parts = [part.least for part in self.parts]
+        return sum(lowest[part.basis] * part.p5 if part.basis in lowest else part.p95 for part in parts)
+
     def phase(self, name: str) -> Forecast:
         """Seconds of one phase from now on."""
         return self.conformed.get(name) or self.summed(name)
@@ -160,13 +172,17 @@ class Plan:
         step = Decimal("0.01") if money >= Decimal("0.1") else Decimal("0.0001")
         return (money / step).to_integral_value(rounding="ROUND_CEILING") * step
 
-    def require(self) -> None:
+    def require(self, probed: bool = True) -> None:
         """Go on only if the least of everything fits.
+
+        Args:
+            probed: whether this run has measured what its steps take.
 
         Raises:
             CannotLand: it does not; names the minimum of budget and deadline that works.
         """
-        if self.surely_needed > self.limits.seconds:
+        needed = self.surely_needed if probed else self.surely_needed_unprobed
+        if needed > self.limits.seconds:
             raise cannot_land(self)
 
 

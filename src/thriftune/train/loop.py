@@ -368,7 +368,7 @@ class Loop:
 
     # validation and checkpoints
 
-    def _validate(self, upper_seconds: float) -> None:
+    def _validate(self, upper_seconds: float) -> dict[str, float]:
         with (
             self.watch.unit("validation", upper_seconds),
             self.machine.autocast(),
@@ -396,6 +396,7 @@ class Loop:
         last = self.stage == len(self.plan.stages) - 1 and self.unfreezing.is_last
         if last and not self.ending and self.step < self.pace.planned:
             self._end_early_where_due()
+        return figures
 
     def _states_remembered(self) -> AbstractContextManager[None]:
         """Inside, the frozen first layers run for the validation split once, while the same ones are frozen."""
@@ -412,13 +413,25 @@ class Loop:
         """Validate the final weights, or, where even that is not paid for, keep the best or the last unvalidated."""
         if self.watch.decisions.recorded("final_validation", self.step) is None:
             try:
-                self._validate(upper_seconds)
+                self._prefer_last(self._validate(upper_seconds))
                 return
             except OutOfBudget as refusal:
                 because = refusal.what
                 self.watch.decisions.take("final_validation", lambda: ("skipped", because), self.step)
         if not self.best.state:
             self.best = Best(self.step, {}, self._weights())
+
+    def _prefer_last(self, figures: dict[str, float]) -> None:
+        """Keep the last weights in the place of the best where only chance tells them apart."""
+        best, watch = self.best, self.recipe.watch
+        if best.step == self.step or not best.leads_by_chance(figures, len(self.validation), self.recipe):
+            return
+        because = (
+            f"{watch} {figures[watch]:.4f} is within a standard error of {best.figures[watch]:.4f} at step {best.step},"
+            f" on {len(self.validation)} rows, and the rate has fallen since"
+        )
+        self.watch.decisions.take("weights kept", lambda: ("the last", because), self.step)
+        self.best = Best(self.step, figures, self._weights())
 
     def _end_early_where_due(self) -> None:
         """End when patience is spent, or when the rest would cost more than it can bring; or as was recorded here.

@@ -53,7 +53,7 @@ class Recipe:
     decay: str = "linear"  # a name in schedule.DECAYS
     clip_norm: float = 1.0
     seed: int = 0
-    patience: int = 3  # validations without gain before a short decay ends the run
+    patience: int = 10  # validations without gain before a short decay ends the run
     min_gain: float = 0.0  # of the watched metric
     gain_worth: str = "none"  # what a point must be worth its cost by, as it was stated
     ending_share: float = 0.1  # that short decay, as a share of the steps done

@@ -34,11 +34,11 @@ from thriftune.train.recipe import Mixing, Phase, Recipe
 from thriftune.train.stopping import Stopping
 from thriftune.train.supervision import Outcome, Supervision
 from thriftune.train.unfreezing import Unfreezing, mean_cost
+from thriftune.train.validation_rows import VALIDATION_SHARE
 from thriftune.train.validation_states import ValidationStates, validations_to_pay
 
 STAGE_VERSION = 1
 ABOUT_FILE = "thriftune-model.json"  # how the training ended, and what a server must know
-VALIDATION_SHARE = 0.05  # of the training time, at most, goes into validating
 MIN_STEPS = 20  # fewer make no model worth the name
 PROBE_SPREAD = 0.15  # 95th percentile over the median of probed durations on a shared machine
 
@@ -397,7 +397,8 @@ def _validation_states(
     batches = sorted_batches(rows.lengths, machine.read_batch_tokens)
     tokens = padded_tokens(rows.lengths, batches)
     room = options.prefix_cache_bytes - bytes_kept(context.root / FOLDER)
-    wanted = tokens * prefix.bytes_per_token
+    stored = 2 if options.prefix_states == "fp16" else 4
+    wanted = tokens * prefix.bytes_per_token * 4 / stored  # these are kept in fp32, however the training rows' are
     kept_until = next((phase.begins for phase in work.recipe.phases if phase.frozen not in kept), 1.0)
     coming = math.ceil(decisions.recorded("planned_steps") * kept_until / len(kept) / every)
 
