@@ -69,6 +69,8 @@ FIGURES = (
     ("median_memory_error", "peak memory off by {:.0%} at the median"),
     ("worst_margin_points", "lower 95 % bound of ours less the best peer's at least {:.2f} points"),
     ("superior", "better in {:.0%} of the cells"),
+    ("unused_share", "{:.1%} of the binding limit left unused where training was cut"),
+    ("targets_met", "{:.0%} met their target of quality"),
     ("landed_share", "{:.0%} of the projects landed"),
 )
 
