@@ -311,7 +311,7 @@ class Governed:
 
     def _train(self, costs: Costs) -> None:
         self.every = self.decisions.take("validate_every", lambda: train.validate_every(self.work, costs))
-        tail = self.outlook.after("train") + TAIL_FLOOR
+        tail = self.outlook.tail("train", self.meter.remaining_seconds() - TAIL_FLOOR) + TAIL_FLOOR
         self.governor = train.governor_of(
             self.work, costs, self.every, OPTIONS, self.meter.remaining_seconds, tail, DEAD_BAND
         )

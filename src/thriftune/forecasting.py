@@ -406,7 +406,7 @@ def affordable_steps(
 
     limits, outlook = limits or session.limits(), outlook or session.outlook
     remaining = limits.seconds - outlook.before("train").p50
-    tail = outlook.after("train") + TAIL_FLOOR
+    tail = outlook.tail("train", remaining - TAIL_FLOOR) + TAIL_FLOOR
     options = session.project.file.train
     governor = train.governor_of(
         bench.work, bench.costs, None, options, lambda: remaining, tail, session.project.file.plan.dead_band
@@ -531,7 +531,8 @@ def _fitted(session: Session, plan: Plan) -> Forecast:
     The longer what comes before it takes, the less is left, so the quantiles turn round.
     """
     before = session.outlook.before("train")
-    room = plan.limits.seconds - session.outlook.after("train") - TAIL_FLOOR
+    left = plan.limits.seconds - TAIL_FLOOR
+    room = left - session.outlook.tail("train", left - before.p50)
     landing = (1 - LANDING_SLACK, 1 - LANDING_SLACK / 2, 1 - LANDING_SLACK / 4, 1.0, 1.0)
     ahead = [max(0.0, room - taken) * share for taken, share in zip(reversed(before.quantiles()), landing, strict=True)]
     return Forecast.of(ahead, "probe")

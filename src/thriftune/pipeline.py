@@ -519,7 +519,7 @@ def _train(session: Session, bench: Bench, splits: Splits) -> TunedModel:
             bench.model,
             bench.machine,
             bench.costs,
-            session.outlook.after("train") + TAIL_FLOOR,
+            session.outlook.tail("train", session.limits().seconds - TAIL_FLOOR) + TAIL_FLOOR,
             session.decisions,
             session.reached,
             session.project.file.train,

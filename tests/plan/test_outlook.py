@@ -79,6 +79,19 @@ def test_what_slowed_the_parts_that_lie_behind_is_kept_free_for_those_to_come():
     assert outlook.parts["verdict"].seconds.p50 == 10.0  # the forecast itself stays what it was
 
 
+def test_the_caution_of_a_slow_day_does_not_take_the_least_that_training_needs():
+    outlook = Outlook()
+    for name in ("imports", "train", "verdict"):
+        outlook.expect(name, "training", Forecast.lognormal(10.0, 0.2, "record"))
+    outlook.sharpen("train", Forecast.exact(100.0), Forecast.exact(5.0))
+    outlook.took("imports", 30.0)
+    outlook.done("imports")
+    cautious = 12.0 * 3.0 ** (1 / 3)
+    assert outlook.tail("train", 100.0) == pytest.approx(cautious)
+    assert outlook.tail("train", 20.0) == pytest.approx(15.0)
+    assert outlook.tail("train", 10.0) == pytest.approx(12.0)  # what follows is as before; it does not fit anyway
+
+
 def test_a_fast_start_promises_nothing():
     outlook = Outlook()
     outlook.expect("imports", "training", Forecast.lognormal(10.0, 0.2, "record"))

@@ -79,6 +79,13 @@ class Outlook:
         later = names[names.index(what) + 1 :] if what in self.parts else names
         return total([self.cautious(name) for name in later]).p95
 
+    def tail(self, what: str, seconds: float) -> float:
+        """The same, to be kept free of so many seconds that are left for a part and it: the caution of a slow day does
+        not take the least that the part needs."""
+        names = list(self.parts)
+        plain = total([self.parts[name].seconds for name in names[names.index(what) + 1 :]]).p95
+        return max(plain, min(self.after(what), seconds - self.parts[what].least.p95))
+
     def plan(self, limits: Limits, **facts: Any) -> Plan:
         """What is to come, held against the limits."""
         return Plan(tuple(self.parts.values()), limits, memory=dict(self.memory), **facts)
