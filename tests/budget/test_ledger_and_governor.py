@@ -198,19 +198,27 @@ TestLives.settings = settings(
 
 @settings(max_examples=40, deadline=None)
 @given(
-    limit=st.floats(30, 600),
-    step=st.floats(0.05, 5.0),
-    tail=st.floats(0, 20),
-    validation=st.floats(0, 8),
-    every=st.integers(1, 30),
-    wavering=st.lists(st.floats(0.7, 1.4), min_size=1, max_size=40),
+    share=st.floats(0.3, 1.5),
+    step=st.floats(0.05, 2.0),
+    tail=st.floats(10, 60),
+    validation=st.floats(0, 4),
+    every=st.integers(5, 30),
+    slower=st.floats(0.7, 2.0),
+    wavering=st.lists(st.floats(0.9, 1.1), min_size=1, max_size=40),
     by_money=st.booleans(),
 )
 def test_a_governed_loop_leaves_the_tail_its_seconds(
-    limit: float, step: float, tail: float, validation: float, every: int, wavering: list[float], by_money: bool
+    share: float,
+    step: float,
+    tail: float,
+    validation: float,
+    every: int,
+    slower: float,
+    wavering: list[float],
+    by_money: bool,
 ) -> None:
     """Whatever the pace does, training ends with the tail left but for the last step's own surprise."""
-    clock = ManualClock()
+    clock, limit = ManualClock(), tail + validation + share * 60 * step
     name, store = f"governed-{next(NUMBERS)}", STORE[0]
     ledger = Ledger(store, clock, name, EventLog(store, clock, name, 1))
     price = Decimal(3600)
@@ -221,7 +229,7 @@ def test_a_governed_loop_leaves_the_tail_its_seconds(
     governor = Governor(meter.remaining_seconds, tail + validation, 60, overheads)
     planned, done, recent, slowest = governor.planned(step), 0, [step], step
     while done < planned:
-        took = step * wavering[done % len(wavering)]
+        took = step * slower * wavering[done % len(wavering)]
         try:
             with meter.unit("training", "steps", 1.5 * max(recent) + 0.25):
                 clock.advance(took)
