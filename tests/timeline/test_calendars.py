@@ -176,3 +176,10 @@ def test_working_hours_lie_where_they_are_stated(hours: WorkingHours, instant: f
     stated &= DAYS[local.weekday()] in hours.days and local.date() not in hours.holidays
     if stated:
         assert WorkingTime(hours).is_working(instant)
+
+
+def test_forty_years_of_a_quarter_of_an_hour_a_week_are_there_before_it_is_too_little() -> None:
+    working = WorkingTime(WorkingHours(days=("mon",), hours=(Span(0, 15),), time_zone="UTC", holidays=()))
+    assert after(working, at(2026, 2, 1), 400 * HOUR) > at(2056, 1, 1)
+    with pytest.raises(BadInput, match="40 years"):
+        after(working, at(2026, 2, 1), 600 * HOUR)

@@ -134,9 +134,9 @@ class WorkingTime:
 
     def _extend(self, ahead: bool) -> None:
         if ahead:
-            self._ahead *= 2
+            self._ahead = _further(self._ahead)
         else:
-            self._back *= 2
+            self._back = _further(self._back)
         self._spans = None
 
     def _laid_out(self) -> tuple[Instants, Instants, Instants]:
@@ -177,3 +177,8 @@ def instant_of(wall: datetime, zone: ZoneInfo) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if utc(middle).astimezone(zone).utcoffset() == before else (low, middle)
     return float(round(high))
+
+
+def _further(days: int) -> int:
+    """Twice as many, but `MOST_DAYS` before what is beyond them."""
+    return 2 * days if days >= MOST_DAYS else min(2 * days, MOST_DAYS)
