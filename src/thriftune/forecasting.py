@@ -158,12 +158,17 @@ def expect_sized(session: Session, size: Size) -> None:
     file = session.project.file
     task, reference = file.objective.task, file.model_references[0]
     session.sharpen("encode", f"encode/{reference}", size.rows, PRIOR_ENCODE_ROW)
-    session.sharpen("baselines", f"baselines-relative/{task}", baselines_seconds(session, size))
     here = provider_of(reference, session.project.folder) is None
     prior = KINDS[task].answer_seconds if here else PRIOR_REMOTE_ANSWER
-    answer = session.record.forecast(f"answer/{reference}", prior=prior)
+    expect_asked(session, size, session.record.forecast(f"answer/{reference}", prior=prior))
+
+
+def expect_asked(session: Session, size: Size, row_seconds: Forecast) -> None:
+    """Sharpen what depends on how many test rows are asked: baselines, answers, the comparison."""
+    task = session.project.file.objective.task
+    session.sharpen("baselines", f"baselines-relative/{task}", baselines_seconds(session, size))
     for who in answering(task):
-        expect_answers(session, who, size, answer)
+        expect_answers(session, who, size, row_seconds)
     session.sharpen("verdict", f"verdict-relative/{task}", verdict_seconds(session, size))
 
 
@@ -272,10 +277,7 @@ def expect_measured(session: Session, size: Size, bench: Bench) -> None:
     outlook.sharpen("save", Forecast.lognormal(costs.checkpoint / 2, SAVE_SPREAD, "probe"))
     answer = Forecast.lognormal(bench.answering.row_seconds, ANSWER_SPREAD, "probe")
     limit_asked(session, answer)
-    for who in answering(session.project.file.objective.task):
-        expect_answers(session, who, size, answer)
-    session.sharpen("baselines", f"baselines-relative/{file.objective.task}", baselines_seconds(session, size))
-    session.sharpen("verdict", f"verdict-relative/{file.objective.task}", verdict_seconds(session, size))
+    expect_asked(session, size, answer)
     training = Forecast.lognormal(costs.peak_bytes, MEMORY_SPREAD, "probe")
     asked = Forecast.lognormal(bench.answering.peak_bytes, ANSWER_MEMORY_SPREAD, "probe")
     # What training freed stays with the process (memory.keep_freed_memory).

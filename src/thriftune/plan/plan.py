@@ -7,6 +7,7 @@ from the same functions that the run executes.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -128,7 +129,7 @@ class Plan:
     @property
     def surely_needed(self) -> float:
         """The same, with the lowest guess for what is not measured: more than this is needed for sure."""
-        return sum(part.least.p5 if part.least.basis == "prior" else part.least.p95 for part in self.parts)
+        return self._needed({"prior": 1.0})
 
     @property
     def surely_needed_unprobed(self) -> float:
@@ -137,9 +138,12 @@ class Plan:
         Its figures may be of hours in which others used the machine, and a refusal made from them would never be
         corrected, since what is refused measures nothing.
         """
-        lowest = {"prior": 1.0, "record": QUIET}
+        return self._needed({"prior": 1.0, "record": QUIET})
+
+    def _needed(self, guessed: Mapping[str, float]) -> float:
+        """Seconds of the least of every part: its upper bound, or where its basis is guessed so much of its lowest."""
         parts = [part.least for part in self.parts]
-        return sum(lowest[part.basis] * part.p5 if part.basis in lowest else part.p95 for part in parts)
+        return sum(guessed[part.basis] * part.p5 if part.basis in guessed else part.p95 for part in parts)
 
     def phase(self, name: str) -> Forecast:
         """Seconds of one phase from now on."""
