@@ -77,8 +77,13 @@ def load_latest(root: Path) -> Checkpoint | None:
 
 
 def trained_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Copies of the trained parameters, by name."""
-    return {name: p.detach().clone().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+    """The trained parameters, by name: no copies, they change with the next update."""
+    return {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def copied(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same values, which no update changes any more."""
+    return {name: value.clone() for name, value in state.items()}
 
 
 def load_trained(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
@@ -90,9 +95,9 @@ def load_trained(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> None
 
 
 def optimizer_state(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The optimizer's tensors under `name/key`."""
+    """The optimizer's tensors under `name/key`: no copies."""
     return {
-        f"{name}/{key}": value.detach().clone().contiguous()
+        f"{name}/{key}": value.detach().contiguous()
         for name, parameter in model.named_parameters()
         for key, value in optimizer.state.get(parameter, {}).items()
     }

@@ -27,6 +27,7 @@ from thriftune.train.batchplan import BatchPlan
 from thriftune.train.best import Best
 from thriftune.train.checkpoint import (
     Checkpoint,
+    copied,
     load_latest,
     save_checkpoint,
 )
@@ -294,7 +295,7 @@ class Loop:
             self.validation_states.clear()
         self.curve = []
         if self.best.state:  # what was frozen when the best was found is still as it was then
-            self.best.state = self.ranks.trained(self.model) | self.best.state
+            self.best.state = copied(self.ranks.trained(self.model)) | self.best.state
             self.best.stale = 0
 
     def _optimizer(self, before: torch.optim.Optimizer | None = None) -> torch.optim.AdamW:
@@ -407,7 +408,7 @@ class Loop:
     def _weights(self) -> dict[str, torch.Tensor]:
         """Copies of the trained parameters as they are kept: their average where there is one."""
         with self.average.shown(self.model):
-            return self.ranks.trained(self.model)
+            return copied(self.ranks.trained(self.model))
 
     def _validate_last(self, upper_seconds: float) -> None:
         """Validate the final weights, or, where even that is not paid for, keep the best or the last unvalidated."""

@@ -17,6 +17,7 @@ from thriftune.memory import peak, resident_bytes
 from thriftune.models.prefix import NotPassable, Prefix, passable_depth
 from thriftune.tasks.base import Encoded, Task
 from thriftune.tasks.batches import micro_batches, padded_tokens, sorted_batches, take
+from thriftune.train.checkpoint import copied
 from thriftune.train.costs import Costs, PhaseCosts, PrefixCosts
 from thriftune.train.loop import Loop
 from thriftune.train.prefix_cache import Needs, PrefixCache, prefix_states
@@ -24,7 +25,6 @@ from thriftune.train.recipe import Phase
 
 VALIDATION_ROWS = 64
 DISK_PROBE_BYTES = 16 * 2**20
-CHECKPOINT_COPIES = 5  # of the trained weights: they, two moments, and the moments' file on its way to the disk
 
 
 def probe_costs(loop: Loop, seconds: float, scratch: Path) -> Costs:
@@ -37,7 +37,7 @@ def probe_costs(loop: Loop, seconds: float, scratch: Path) -> Costs:
     """
     last = len(loop.unfreezing.phases) - 1
     loop.enter(last)
-    before = loop.ranks.trained(loop.model)
+    before = copied(loop.ranks.trained(loop.model))
     loop.enter(0)
     rates, peak_bytes = _steps(loop, seconds)
     prefix = _prefix_costs(loop)
@@ -184,7 +184,8 @@ def _most_tokens(loop: Loop, step: int) -> int:
 
 
 def _peak_bytes(loop: Loop, settled: int, probed: int) -> float:
-    """The most that training will hold: the largest update or a checkpoint being written, beside the best so far.
+    """The most that training will hold: the largest update, beside the best so far. A checkpoint is written from
+    where its tensors lie.
 
     Args:
         loop: after its probed updates.
@@ -192,7 +193,7 @@ def _peak_bytes(loop: Loop, settled: int, probed: int) -> float:
         probed: the most bytes during the others.
     """
     trained = sum(p.numel() * p.element_size() for p in loop.unfreezing.learnt)
-    return settled + trained + max(probed - settled, CHECKPOINT_COPIES * trained)
+    return max(settled, probed) + trained
 
 
 def _validation_seconds(task: Task, loop: Loop, validation: Encoded) -> float:

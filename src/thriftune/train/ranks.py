@@ -123,11 +123,11 @@ class Ranks:
         return task.validate(model, rows, batch_tokens)
 
     def trained(self, model: torch.nn.Module) -> Tensors:
-        """Whole copies of the trained parameters, by name; on rank 0."""
+        """The trained parameters, whole, by name, on rank 0: `checkpoint.copied` keeps them from the next update."""
         return trained_state(model)
 
     def moments(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
-        """Whole copies of the optimizer's tensors, as `checkpoint.optimizer_state` names them; on rank 0."""
+        """The optimizer's tensors, whole, as `checkpoint.optimizer_state` names them; on rank 0."""
         return optimizer_state(model, optimizer)
 
     def restore(
