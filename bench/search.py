@@ -36,7 +36,8 @@ REPLAYS, FEW_REPLAYS, QUICK_REPLAYS = 500, 100, 6
 SHARES = [1 / 40, 1 / 20, 1 / 10, 1 / 5]
 SHARE = 1 / 20
 TARGET_GAP = 0.5  # points
-DEFAULT = {"rate": 1e-4, "batch": 32, "epochs": 10}  # what Thriftune takes for MiniLM and a few hundred rows
+# What Thriftune takes for MiniLM and a few hundred rows.
+DEFAULT = {"learning_rate": 1e-4, "batch_rows": 32, "epochs": 10}
 POLICIES = {
     "ours": ("curves", "none"),
     "random": ("random", "none"),

@@ -42,6 +42,9 @@ TEST_SHARE = 0.1  # prior of the share of rows that is tested on, before they ar
 PRIOR_CLASSES = 2
 # Priors, in seconds a unit, for what this machine class has never done; a run's own figures take over at once.
 ROW_EPOCH_PART = "row-pass"  # the record's part: seconds of training for a row and a pass over it
+OPEN_RELATIVE = "open-relative"  # and of opening the tuned model, a second that loading it untuned takes
+BASELINE_BYTES = "bytes/baselines"  # and by how much the baselines let this process grow
+PRIOR_BASELINE_BYTES = 1.2e8  # scikit-learn and SciPy
 PRIOR_IMPORTS = 6.0
 PRIOR_LOAD = 3.0
 PRIOR_SAVE = 1.0
@@ -145,12 +148,32 @@ def expect_all(session: Session) -> None:
         session.expect("train", "training", f"job/{reference}", prior=provider.job_seconds)
     else:  # its job is at work: how long it still takes is seen by waiting
         outlook.expect("train", "training", Forecast.lognormal(PRIOR_JOB_LEFT, SAVE_SPREAD, "prior"))
-    session.expect("open", "evaluation", f"open/{reference}", prior=PRIOR_LOAD)
+    outlook.expect("open", "evaluation", open_seconds(session))
     for what in ("tuned", "verdict"):
         outlook.expect(what, "evaluation", Forecast.exact(0.0))
     session.expect("report", "evaluation", prior=PRIOR_REPORT)
     session.expect("exit", "evaluation", prior=EXIT_SECONDS)
     expect_sized(session, Size(rows, rows, rows * TEST_SHARE, PRIOR_CLASSES))
+
+
+def open_seconds(session: Session) -> Forecast:
+    """Seconds to open the tuned model: what this one took before, else in proportion to loading it untuned."""
+    reference = session.project.file.model_references[0]
+    if session.record.seen(f"open/{reference}"):
+        return session.record.forecast(f"open/{reference}")
+    loading = session.record.forecast(f"load/{reference}", prior=PRIOR_LOAD)
+    return session.record.forecast(OPEN_RELATIVE, loading.p50)
+
+
+def note_opened(session: Session, seconds: float) -> None:
+    """Note what opening the tuned model took, for those that are opened for the first time."""
+    loading = session.record.forecast(f"load/{session.project.file.model_references[0]}", prior=PRIOR_LOAD)
+    session.record.add(OPEN_RELATIVE, seconds, loading.p50)
+
+
+def note_grown(session: Session, grown: int) -> None:
+    """Note by how many bytes the baselines let this process grow, for forecasts that are made before they ran."""
+    session.record.add(f"{BASELINE_BYTES}/{session.project.file.objective.task}", max(1.0, grown))
 
 
 def expect_sized(session: Session, size: Size) -> None:
@@ -275,11 +298,15 @@ def expect_measured(session: Session, size: Size, bench: Bench) -> None:
         seconds = allowance(file.search, max(0.0, room) + full.p50, full.p50)
         outlook.sharpen("search", Forecast.of([0.0, 0.5 * seconds, seconds, seconds, seconds], "probe"), NOTHING)
     outlook.sharpen("save", Forecast.lognormal(costs.checkpoint / 2, SAVE_SPREAD, "probe"))
+    outlook.sharpen("open", open_seconds(session))
     answer = Forecast.lognormal(bench.answering.row_seconds, ANSWER_SPREAD, "probe")
     limit_asked(session, answer)
     expect_asked(session, size, answer)
     training = Forecast.lognormal(costs.peak_bytes, MEMORY_SPREAD, "probe")
     asked = Forecast.lognormal(bench.answering.peak_bytes, ANSWER_MEMORY_SPREAD, "probe")
+    if "baselines" in outlook.parts:  # what they leave in memory was not there yet when the probe looked
+        left = session.record.forecast(f"{BASELINE_BYTES}/{file.objective.task}", prior=PRIOR_BASELINE_BYTES)
+        training, asked = total([training, left]), total([asked, left])
     # What training freed stays with the process (memory.keep_freed_memory).
     for phase, most in {"training": training, "evaluation": largest([asked, training])}.items():
         outlook.memory[phase] = session.residuals.foretell(f"memory/{phase}", most)

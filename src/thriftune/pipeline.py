@@ -40,6 +40,8 @@ from thriftune.forecasting import (
     forecast,
     limit_asked,
     measuring_seconds,
+    note_grown,
+    note_opened,
     note_residuals,
     size_of,
     take_asked,
@@ -48,7 +50,7 @@ from thriftune.forecasting import (
     verdict_seconds,
 )
 from thriftune.managed.backends import provider_of
-from thriftune.memory import peak
+from thriftune.memory import peak, resident_bytes
 from thriftune.models.files import folder_files
 from thriftune.models.gguf import gguf_file
 from thriftune.models.reference import ModelReference
@@ -276,16 +278,19 @@ def _baselines(session: Session, splits: Splits) -> list[Scores]:
     from thriftune.select import select
 
     file, context = session.project.file, session.context
-    amount = baselines_seconds(session, size_of(splits))
+    amount, before = baselines_seconds(session, size_of(splits)), resident_bytes()
     with session.part("baselines", f"baselines-relative/{splits.task}", amount, metered=False) as span:
         parts = file.parts if splits.by_part else ()
         selection = select.run(splits, file.select, context, session.upper("baselines"), parts)
         span.reused = selection.reused
         test = pl.read_parquet(splits.test)
-        return [
+        scores = [
             _scored(session, span, predictor, selection.content_hash, test, splits)
             for predictor in selection.predictors()
         ]
+    if not span.reused:
+        note_grown(session, resident_bytes() - before)
+    return scores
 
 
 def _scored(
@@ -557,8 +562,10 @@ def _evaluate(
 
     file, context = session.project.file, session.context
     reference = file.model_references[0]
-    with session.part("open", f"open/{reference}"):
+    with session.part("open", f"open/{reference}") as opening:
         predictor = task.predictor(task.load(tuned.folder), "tuned")
+    if _is_trained_here(session.project):
+        note_opened(session, opening.seconds)
     upper = session.upper("tuned")
     size = size_of(splits)
     with session.part("tuned", f"tuned/{reference}", asked_rows(session, size.test), metered=False) as span:

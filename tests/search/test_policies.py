@@ -12,7 +12,7 @@ from thriftune.search import curves
 from thriftune.search.curves import Beliefs, Curves, Look
 from thriftune.search.policies import CurvesPolicy, knowledge_gradients
 from thriftune.search.sampled import PRUNERS, SAMPLERS, policy_of
-from thriftune.search.space import Space, make_space
+from thriftune.search.space import Space, make_space, product_of
 
 GRID = [{"learning_rate": rate, "epochs": epochs} for rate in (1e-5, 1e-4, 1e-3) for epochs in (3, 6)]
 FOLDS = 3
@@ -149,3 +149,12 @@ def test_another_fold_is_paid_for_only_after_the_end_of_the_one_before(space):
 def test_the_replayed_grid_is_whole():
     table = Path(__file__).parents[2] / "bench" / "search-table" / "movie-minilm.jsonl"
     assert len(table.read_text().splitlines()) == 135
+
+
+def test_a_look_tells_more_of_a_training_of_its_own_pace_than_of_one_as_far_away():
+    grid = product_of({"learning_rate": [1e-5, 1e-4, 1e-3], "batch_rows": [1, 100], "epochs": [2, 5]}, 0)
+    space = make_space(grid, [3.0] * len(grid), grid[0])
+    numbers = {tuple(one.values()): number for number, one in enumerate(grid)}
+    seen = numbers[1e-4, 1, 2]
+    told = Curves(space).beliefs([Look(seen, 0, rung, 0.9, 1.0) for rung in (1, 2, 3)]).deviation
+    assert told[numbers[1e-3, 100, 2]] < told[numbers[1e-5, 100, 2]]

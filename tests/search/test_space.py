@@ -74,3 +74,18 @@ def test_a_search_takes_its_share_or_some_whole_trainings_whichever_is_less():
     assert allowance(options, room=100.0, full=50.0) == 50.0
     assert allowance(options, room=10_000.0, full=50.0) == 500.0
     assert allowance(options, room=-5.0, full=50.0) == 0.0
+
+
+def test_rates_that_grow_with_the_root_of_the_rows_have_one_pace():
+    grid = product_of({"learning_rate": [1e-5, 1e-4, 1e-3], "batch_rows": [1, 100]}, 0)
+    space = make_space(grid, [1.0] * len(grid), grid[0])
+    pace = {(one["learning_rate"], one["batch_rows"]): at for one, (at,) in zip(grid, space.pace, strict=True)}
+    assert pace[1e-5, 1] == pytest.approx(pace[1e-4, 100])
+    assert pace[1e-4, 1] == pytest.approx(pace[1e-3, 100])
+    assert pace[1e-3, 1] - pace[1e-4, 1] == pytest.approx(0.5)  # in the rate's scale, two decades from end to end
+
+
+@pytest.mark.parametrize("values", [{"epochs": [1, 2]}, {"learning_rate": [1e-4], "batch_rows": [8, 16]}])
+def test_without_rate_and_rows_there_is_no_pace(values):
+    grid = product_of(values, 0)
+    assert make_space(grid, [1.0] * len(grid), grid[0]).pace.shape == (len(grid), 0)

@@ -25,6 +25,7 @@ Ints = NDArray[np.int64]
 
 DRAWS = 32
 LENGTH, LENGTH_SPREAD = 0.3, 0.5  # of a dimension's 0…1; medians, and standard deviations of the logarithms
+BESIDE_PACE = 2.0  # times as far the options reach for themselves where the pace tells of two of them together
 TRAINING_LENGTH = 0.5  # of progress 0…1, and of the logarithm of the training done
 SIGNAL, SIGNAL_SPREAD = 0.12, 0.4  # between configurations
 FOLD, TRAINING, TRAINING_SPREAD = 0.015, 0.015, 0.5  # of a fold for all, of one training
@@ -82,7 +83,11 @@ class Curves:
             return np.exp(random.normal(np.log(median), spread, (DRAWS, *shape)))
 
         self._space = space
-        self._lengths = draw(LENGTH, LENGTH_SPREAD, space.coordinates.shape[1])
+        self._places_of = np.concatenate([space.pace, space.coordinates], axis=1)
+        paced = space.pace.shape[1]
+        self._lengths = draw(LENGTH, LENGTH_SPREAD, self._places_of.shape[1])
+        if paced:
+            self._lengths[:, paced:] *= BESIDE_PACE
         self._over_training = draw(TRAINING_LENGTH, LENGTH_SPREAD, 2)
         self._signal = draw(SIGNAL, SIGNAL_SPREAD)
         self._training = draw(TRAINING, TRAINING_SPREAD)
@@ -118,10 +123,10 @@ class Curves:
         return Beliefs(mean + middle, np.sqrt(variance), np.sqrt(variance**2 / (variance + of_one_training)))
 
     def _places(self, numbers: Ints, rungs: Ints) -> tuple[Floats, Floats]:
-        """Where looks lie: the configuration's coordinates, and the progress and the amount of training done."""
+        """Where looks lie: pace and coordinates of the configuration, and the progress and amount of training done."""
         whole = self._space.rungs[numbers]
         done = np.stack([rungs / whole, np.log2(rungs) / 2], axis=1)
-        return self._space.coordinates[numbers], done
+        return self._places_of[numbers], done
 
     def _smooth(self, some: tuple[Floats, Floats], others: tuple[Floats, Floats]) -> Floats:
         """(draws, some, others): Matérn 5/2 over configuration and training done."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 MOST_CONFIGURATIONS = 512  # of a larger product so many are drawn
 LOG_RATIO = 8.0  # numbers that differ by more than this factor are compared by their logarithms
+RATE, ROWS = "learning_rate", "batch_rows"  # the options whose pace is told apart
 LOOKS = 3  # the cheapest training is looked at so many times
 
 
@@ -45,12 +46,16 @@ class Space:
         coordinates: (configurations, dimensions), each dimension scaled to 0…1.
         start: the number of the configuration that is tried first.
         columns: (dimensions,) the option that each dimension belongs to.
+        pace: (configurations, 1) learning rate ÷ √rows of an update, in the learning rate's scale; no column where
+            either of them is not searched. With AdamW, trainings of one pace go much the same way, whatever the two
+            are (Malladi et al., "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms", NeurIPS 2022).
     """
 
     configurations: tuple[Configuration, ...]
     coordinates: NDArray[np.float64]
     start: int
     columns: tuple[str, ...]
+    pace: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.configurations)
@@ -106,7 +111,20 @@ def make_space(
     columns = tuple(name for name, values in options.items() for _ in range(values.shape[1]))
     coordinates = np.concatenate(list(options.values()), axis=1)
     distances = np.abs(coordinates[:-1] - coordinates[-1]).sum(axis=1)
-    return Space(configurations, coordinates[:-1], int(np.argmin(distances)), columns)
+    return Space(configurations, coordinates[:-1], int(np.argmin(distances)), columns, _pace(candidates))
+
+
+def _pace(candidates: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
+    """`Space.pace` of the candidates."""
+    found = []
+    for name in (RATE, ROWS):
+        values = [one.get(name) for one in candidates]
+        numbers = [float(value) for value in values if isinstance(value, int | float) and value > 0]
+        if len(numbers) < len(values) or min(numbers) == max(numbers):
+            return np.empty((len(candidates), 0))
+        found.append(np.log(numbers))
+    rate, rows = found
+    return ((rate - 0.5 * rows) / np.ptp(rate))[:, None]
 
 
 def _coordinates(values: Sequence[Any]) -> NDArray[np.float64]:
