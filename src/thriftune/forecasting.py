@@ -43,6 +43,7 @@ PRIOR_CLASSES = 2
 # Priors, in seconds a unit, for what this machine class has never done; a run's own figures take over at once.
 ROW_EPOCH_PART = "row-pass"  # the record's part: seconds of training for a row and a pass over it
 OPEN_RELATIVE = "open-relative"  # and of opening the tuned model, a second that loading it untuned takes
+ANSWER_RELATIVE = "answer-relative"  # and of an answer among many, a second that it takes among the probe's few
 BASELINE_BYTES = "bytes/baselines"  # and by how much the baselines let this process grow
 PRIOR_BASELINE_BYTES = 1.2e8  # scikit-learn and SciPy
 PRIOR_IMPORTS = 6.0

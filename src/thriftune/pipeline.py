@@ -25,6 +25,7 @@ from thriftune.collect import collect
 from thriftune.errors import BadInput
 from thriftune.evaluate.types import Scores
 from thriftune.forecasting import (
+    ANSWER_RELATIVE,
     ANSWER_SPREAD,
     TAIL_FLOOR,
     Answering,
@@ -459,7 +460,8 @@ def _together(
 
 
 def _probe_answers(session: Session, splits: Splits, task: Task, model: torch.nn.Module) -> Answering:
-    """How the model answers a few validation rows; their time comes from the record where it tells."""
+    """How the model answers a few validation rows; their time comes from the record where it tells, or is scaled as it
+    says that many rows together take less a row than a few."""
     import polars as pl
 
     from thriftune.evaluate.asking import answers_of, drawn
@@ -469,7 +471,9 @@ def _probe_answers(session: Session, splits: Splits, task: Task, model: torch.nn
     began = time.monotonic()
     with peak() as seen:
         answers_of(task.predictor(model, "probe"), rows, splits.task)
-    seconds = (time.monotonic() - began) / len(rows)
+    session.probed_answer = (time.monotonic() - began) / len(rows)
+    together = session.record.forecast(f"{ANSWER_RELATIVE}/{splits.task}")
+    seconds = session.probed_answer * together.p50
     model_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
     # The one that is asked is another copy of the model than the one that is trained.
     return Answering(known.p50 if known.basis == "record" else seconds, seen.bytes + model_bytes)
@@ -498,6 +502,8 @@ def _untuned(session: Session, splits: Splits, task: Answerer) -> list[Scores]:
         scores = _scored(session, span, task.untuned(), identity, test, splits, upper_seconds=upper)
     if not span.reused:
         session.record.add(f"answer/{reference}", scores.seconds, asked)
+        if session.probed_answer:
+            session.record.add(f"{ANSWER_RELATIVE}/{splits.task}", scores.seconds, asked * session.probed_answer)
         session.record.add(
             f"measure-relative/{splits.task}", span.seconds - scores.seconds, measuring_seconds(session, size)
         )

@@ -83,6 +83,7 @@ class Session:
         notifier: hands alerts on, where the project file says to whom.
         foretold_at: seconds that each phase had used when this process foretold it; none where it has not.
         did_all: whether this process trained all updates of the recipe, neither cut nor ended early nor resumed.
+        probed_answer: seconds a row that the probe's few answers took; 0 where none were timed.
         most_asked: test rows that the limits let a model answer where answers are generated; None before it is known.
         residuals: how far off earlier forecasts were, and this run's.
     """
@@ -102,6 +103,7 @@ class Session:
     notifier: Notifier | None = None
     foretold_at: dict[str, float] = field(default_factory=dict)
     did_all: bool = False
+    probed_answer: float = 0.0
     most_asked: int | None = None
     residuals: Residuals = field(init=False)
 

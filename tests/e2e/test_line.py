@@ -1,5 +1,6 @@
 """The line end to end, as a user walks it: a file in, a served model with a verdict out, by the command line alone."""
 
+import json
 import re
 import shutil
 import signal
@@ -86,6 +87,14 @@ def assert_the_report_is_whole(line: Line, metric: str, baselines: set[str]) -> 
     assert {decision["what"] for decision in told["decisions"]} >= {"device", "threads", "precision", "planned_steps"}
 
 
+def assert_what_tells_of_other_models_is_on_record(home, task):
+    """What a first plan of another model and more rows is made from."""
+    (parts,) = json.loads((home / "record.json").read_text()).values()
+    for part in ("open-relative", f"answer-relative/{task}", f"bytes/baselines/{task}"):
+        assert min(parts[part]) > 0
+    assert max(parts[f"bytes/baselines/{task}"]) > 1e6  # scikit-learn alone takes more
+
+
 def test_a_classifier_from_a_file_to_served_answers(tmp_path, model, home):
     folder = tmp_path / "films"
     folder.mkdir()
@@ -112,6 +121,7 @@ def test_a_classifier_from_a_file_to_served_answers(tmp_path, model, home):
     assert (status["state"], status["attempt"]) == ("finished", 1)
     (attempt,) = line.json("runs")["attempts"]
     assert attempt["outcome"] == "done"
+    assert_what_tells_of_other_models_is_on_record(home, "classify")
     assert_the_report_is_whole(line, "f1_macro", {"majority", "tfidf", "untuned"})
     (page,) = (folder / ".thriftune" / "reports").glob("*.html")
     assert "http-equiv" in page.read_text() or "<html" in page.read_text()
