@@ -18,6 +18,7 @@ from thriftune import memory
 from thriftune.artifacts import ArtifactStore, explained
 from thriftune.budget.alerts import Notifier, notified
 from thriftune.budget.decisions import Decisions
+from thriftune.budget.energy import EnergyMeter, energy_meter
 from thriftune.budget.record import Record
 from thriftune.budget.residuals import Residuals
 from thriftune.budget.usage import Watcher, told
@@ -84,6 +85,7 @@ class Session:
         foretold_at: seconds that each phase had used when this process foretold it; none where it has not.
         did_all: whether this process trained all updates of the recipe, neither cut nor ended early nor resumed.
         most_asked: test rows that the limits let a model answer where answers are generated; None before it is known.
+        energy: measures what the machine draws, where codecarbon is installed.
         residuals: how far off earlier forecasts were, and this run's.
     """
 
@@ -103,6 +105,7 @@ class Session:
     foretold_at: dict[str, float] = field(default_factory=dict)
     did_all: bool = False
     most_asked: int | None = None
+    energy: EnergyMeter | None = None
     residuals: Residuals = field(init=False)
 
     def __post_init__(self) -> None:
@@ -187,8 +190,11 @@ class Session:
     @contextmanager
     def watching(self, phase: str) -> Iterator[None]:
         """Note what a phase uses of the machine, and the most memory that it holds."""
+        drawn = None if self.energy is None else self.energy.reading()
         with memory.peak() as seen, Watcher(self.project.file.compute.idle_below).span() as usage:
             yield
+        if self.energy is not None:
+            usage.add_energy(self.energy.since(drawn))
         self.peaks[phase] = max(self.peaks.get(phase, 0), seen.bytes)
         self.context.events.emit("usage", phase=phase, **told(usage))
 
@@ -295,7 +301,13 @@ def _start(
         notifier=notifier,
         first_run_at=min([started, *(e.at for e in earlier if e.kind in BEGINNINGS)]),
         turn=turn,
+        energy=_energy_meter(project),
     )
+
+
+def _energy_meter(project: Project) -> EnergyMeter | None:
+    compute = project.file.compute
+    return energy_meter(compute.local.country, compute.local.province) if compute.measure_energy else None
 
 
 @contextmanager
@@ -397,6 +409,8 @@ def _finish(session: Session, outcome: str, exit_code: int, message: str, leaves
         leaves: whether the process ends now, which takes a moment more of the machine.
     """
     session.record.save()
+    if session.energy is not None:
+        session.energy.close()
     _record_ending(session.context, outcome, exit_code, message)
     leaving = session.record.forecast("exit", prior=EXIT_SECONDS).p50 if leaves else 0.0
     session.context.meter.close(LAST_PHASE, leaving)

@@ -56,6 +56,30 @@ def test_costs_are_summed_by_kind_exactly_and_energy_stands_apart() -> None:
     assert found.energy.cost == Decimal("0.03") and "150 W" in found.energy.basis
 
 
+DREW = {"energy_seconds": 3000.0, "energy_by": "codecarbon 3 (counters)", "energy_grams_per_kwh": 381.0}
+
+
+def test_measured_energy_stands_and_the_stated_draw_fills_the_rest() -> None:
+    """Of 3,600 metered seconds 3,000 were measured at 60 W: 0.05 kWh; 600 s at the stated 150 W are 0.025 more."""
+    span = event(3, "usage", phase="training", **SPAN | DREW, energy_joules=180_000.0)
+    events = [STARTED, charge(2, "machine", "0.1", 3600.0), span]
+    found = spending(events, events, None)
+    assert found.energy is not None and found.energy.kwh == pytest.approx(0.075)
+    assert found.energy.cost == Decimal("0.015")
+    assert "83% of the metered time by codecarbon 3 (counters)" in found.energy.basis and "150 W" in found.energy.basis
+    assert found.measured_energy is not None and found.measured_energy.grams_per_kwh == 381
+
+
+def test_of_a_rented_machine_only_what_was_measured_is_known() -> None:
+    rented = event(1, "attempt.started", price_per_hour="3.6", power_watts=None, electricity_per_kwh="0.20")
+    span = event(3, "usage", phase="training", **SPAN | DREW, energy_joules=180_000.0)
+    events = [rented, charge(2, "machine", "0.1", 3600.0), span]
+    found = spending(events, events, None).energy
+    assert found is not None and found.kwh == pytest.approx(0.05)
+    assert found.cost is None and "not known" in found.basis
+    assert spending(events[:2], events[:2], None).energy is None
+
+
 def test_use_is_weighted_by_time_and_idle_seconds_cost_what_the_machine_costs() -> None:
     other = SPAN | {"seconds": 10.0, "cpu_seconds": 5.0, "idle_seconds": 4.0, "peak_bytes": 3e9, "resident_seconds": 0}
     events = [STARTED, event(2, "usage", phase="training", **SPAN), event(3, "usage", phase="training", **other)]

@@ -309,6 +309,9 @@ class Compute(Options):
         description="Nothing is stopped; a command that ends the machine's billing is run by `thriftune watchdog` once"
         " the process that held it is dead",
     )
+    measure_energy: bool = Field(
+        default=True, description="By codecarbon, in a process of its own, where the extra `carbon` is installed"
+    )
     price_per_hour: Money | None = Field(
         default=None, le=1_000_000, description="The price table's, or the local machine's"
     )

@@ -43,10 +43,12 @@ class Power:
     Args:
         watts: under load.
         grams_per_kwh: of carbon dioxide, for its electricity.
+        grams_are_stated: by the project file; else they are the default.
     """
 
     watts: float
     grams_per_kwh: float
+    grams_are_stated: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from thriftune.budget.alerts import sentence
 from thriftune.events import Event
 from thriftune.money.bills import Period
 from thriftune.money.ledger import CATEGORIES, Balance
+from thriftune.report.energy import MeasuredEnergy, energy_basis, energy_kwh, measured_energy
 
 BUSY, MIDDLING, FULL = 0.85, 0.4, 0.85
 """Shares by which a larger or a smaller machine is suggested: the processor or the accelerator is the limit from the
@@ -31,10 +32,10 @@ class CategoryCost:
 
 @dataclass(frozen=True)
 class Energy:
-    """Electricity, apart from the machine's price, which holds it already: metered seconds × a stated draw."""
+    """Electricity, apart from the machine's price, which holds it already; `cost` is None on a rented machine."""
 
     kwh: float
-    cost: Decimal
+    cost: Decimal | None
     basis: str
 
 
@@ -118,6 +119,9 @@ class Spending:
 
     categories: tuple[CategoryCost, ...] = ()
     energy: Energy | None = None
+    measured_energy: MeasuredEnergy | None = None
+    """Of this attempt alone."""
+
     alerts: tuple[Alert, ...] = ()
     reviews: tuple[Reviewed, ...] = ()
     use: tuple[PhaseUse, ...] = ()
@@ -148,7 +152,8 @@ def spending(
     use = _use(own, Decimal(started.get("price_per_hour") or 0))
     return Spending(
         categories=_categories(charges, {} if balance is None else balance.categories),
-        energy=_energy(charges, started),
+        energy=_energy(charges, measured_energy(past), started),
+        measured_energy=measured_energy(own),
         alerts=tuple(_alert(event) for event in past if event.kind == "alert"),
         reviews=_reviews(own),
         use=use,
@@ -237,7 +242,10 @@ def categories_json(found: Spending) -> dict[str, Any]:
 def energy_json(found: Spending) -> dict[str, Any] | None:
     """Energy, apart."""
     energy = found.energy
-    return None if energy is None else {"kwh": energy.kwh, "cost": f"{energy.cost:f}", "basis": energy.basis}
+    if energy is None:
+        return None
+    cost = None if energy.cost is None else f"{energy.cost:f}"
+    return {"kwh": energy.kwh, "cost": cost, "basis": energy.basis}
 
 
 def use_json(found: Spending) -> dict[str, Any]:
@@ -267,14 +275,17 @@ def _sum(charges: Any) -> Decimal:
     return sum((Decimal(charge["amount"]) for charge in charges), Decimal(0))
 
 
-def _energy(charges: Sequence[Mapping[str, Any]], started: Mapping[str, Any]) -> Energy | None:
+def _energy(
+    charges: Sequence[Mapping[str, Any]], measured: MeasuredEnergy | None, started: Mapping[str, Any]
+) -> Energy | None:
     watts, price = started.get("power_watts"), started.get("electricity_per_kwh")
-    if watts is None or price is None:
-        return None
     seconds = math.fsum(charge["seconds"] or 0.0 for charge in charges if charge["category"] == "machine")
-    kwh = Decimal(repr(seconds)) * Decimal(watts) / 3_600_000
-    cost = (kwh * Decimal(price)).quantize(Decimal("1e-9"))
-    return Energy(float(kwh), cost, f"metered seconds × {watts} W from compute.local, not measured")
+    kwh = energy_kwh(measured, seconds, None if watts is None else float(watts))
+    if kwh is None:
+        return None
+    # Of a rented machine nobody told the price of its electricity.
+    cost = None if watts is None or price is None else (Decimal(repr(kwh)) * Decimal(price)).quantize(Decimal("1e-9"))
+    return Energy(kwh, cost, energy_basis(measured, seconds, None if watts is None else float(watts)))
 
 
 def _alert(event: Event) -> Alert:

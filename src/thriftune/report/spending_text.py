@@ -50,7 +50,8 @@ def _categories(report: Report, table: NewTable) -> RenderableType | None:
         rows.add_row(_text(each.category), _text(money(each.spent, currency)), _text(allowance))
     if found.energy is None:
         return rows
-    energy = f"{found.energy.kwh:.4f} kWh, {money(found.energy.cost, currency)} ({found.energy.basis})"
+    cost = "" if found.energy.cost is None else f", {money(found.energy.cost, currency)}"
+    energy = f"{found.energy.kwh:.4f} kWh{cost} ({found.energy.basis})"
     return Group(rows, _text(f"Energy, which the machine's price holds: {energy}."))
 
 
