@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 
 from thriftune.events import Event
-from thriftune.report.spending import PhaseUse, spending, suggestion
+from thriftune.report.spending import PhaseUse, categories_json, spending, suggestion
 
 USE = PhaseUse("training", 60.0, 4, 0.6, 0.3, 0.5, 0, 0, 5.0, Decimal("0.01"), 0, None, None)
 SPAN = {
@@ -54,6 +54,27 @@ def test_costs_are_summed_by_kind_exactly_and_energy_stands_apart() -> None:
     assert by["something new"].spent == 1
     assert found.energy is not None and found.energy.kwh == pytest.approx(0.15)
     assert found.energy.cost == Decimal("0.03") and "150 W" in found.energy.basis
+
+
+def test_what_is_kept_and_sent_is_counted_and_says_where_it_has_no_price() -> None:
+    kept = {"phase": "training", "at": 0.0, "bytes": 0, "carry": "0"}
+    events = [
+        STARTED,
+        event(2, "storage", **kept, gb_hours=0.5, cost=None),
+        event(3, "storage", **kept, gb_hours=1.5, cost="0.0002"),
+        charge(4, "storage", "0.0002"),
+        event(5, "transfer", phase="training", bytes=250_000_000, cost=None),
+    ]
+    by = {each.category: each for each in spending(events, events, None).categories}
+    assert by["storage"].spent == Decimal("0.0002")
+    assert by["storage"].amount is not None and by["storage"].amount.said == "2 GB-hours, 0.5 of them not priced"
+    assert by["transfer"].amount is not None and by["transfer"].amount.said == "0.25 GB, not priced"
+    assert by["labels"].amount is None
+    assert categories_json(spending(events, events, None))["storage"]["amount"] == {
+        "value": 2.0,
+        "unit": "GB-hours",
+        "unpriced": 0.5,
+    }
 
 
 DREW = {"energy_seconds": 3000.0, "energy_by": "codecarbon 3 (counters)", "energy_grams_per_kwh": 381.0}

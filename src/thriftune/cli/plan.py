@@ -95,6 +95,8 @@ def _show_own(project: Project, plan: Plan, proposals: Sequence[Proposal], defau
     console.print(_fit(plan))
     for proposal in proposals:
         console.print(_proposed(proposal, currency), soft_wrap=True)
+    if plan.limits.to_keep:
+        console.print(f"storage: up to {shown_money(plan.limits.to_keep, currency)}, beside the machine's time")
     if plan.limits.to_buy:
         console.print(f"tokens to buy: up to {shown_money(plan.limits.to_buy, currency)}, beside the machine's time")
     console.print(
@@ -157,6 +159,7 @@ def plan_json(project: Project, plan: Plan) -> dict[str, Any]:
         "memory_bytes": _quantiles(plan.most_memory) if plan.memory else None,
         "tokens": plan.tokens,
         "to_buy": str(plan.limits.to_buy),
+        "to_keep": str(plan.limits.to_keep),
         "steps": {"full": plan.full_steps, "planned": plan.planned_steps},
         "left": {"money_s": _finite(limits.money_seconds), "deadline_s": _finite(limits.time_seconds)},
         "bound_by": limits.binding,

@@ -315,6 +315,16 @@ class Compute(Options):
     price_per_hour: Money | None = Field(
         default=None, le=1_000_000, description="The price table's, or the local machine's"
     )
+    storage_per_gb_month: Money | None = Field(
+        default=None,
+        le=1_000_000,
+        description="Not priced: what the state folder holds is counted in GB-hours and costs nothing",
+    )
+    transfer_per_gb: Money | None = Field(
+        default=None,
+        le=1_000_000,
+        description="Not priced: what is fetched and sent is counted and costs nothing",
+    )
     local: LocalMachine = Field(
         default_factory=LocalMachine, description="Energy and amortisation of this machine, assumed"
     )

@@ -21,13 +21,41 @@ TELLING_SECONDS = 5.0  # of a phase, from which its use says something about the
 
 
 @dataclass(frozen=True)
+class Amount:
+    """How much was kept, or went over the network.
+
+    Args:
+        value: in `unit`.
+        unit: `GB-hours` or `GB`, of 10⁹ bytes.
+        unpriced: of it, what had no price and so cost nothing.
+    """
+
+    value: float
+    unit: str
+    unpriced: float
+
+    @property
+    def said(self) -> str:
+        """For people: `1.25 GB-hours, not priced`."""
+        if self.unpriced <= 0:
+            return f"{self.value:.3g} {self.unit}"
+        part = "" if self.unpriced >= self.value else f"{self.unpriced:.3g} of them "
+        return f"{self.value:.3g} {self.unit}, {part}not priced"
+
+
+@dataclass(frozen=True)
 class CategoryCost:
-    """A kind of cost, whatever phase paid it."""
+    """A kind of cost, whatever phase paid it.
+
+    Args:
+        amount: how much of it there was, where that is counted.
+    """
 
     category: str
     spent: Decimal
     allowance: Decimal | None
     estimated: Decimal
+    amount: Amount | None = None
 
 
 @dataclass(frozen=True)
@@ -151,7 +179,7 @@ def spending(
     charges = [event.data for event in past if event.kind == "charge"]
     use = _use(own, Decimal(started.get("price_per_hour") or 0))
     return Spending(
-        categories=_categories(charges, {} if balance is None else balance.categories),
+        categories=_categories(charges, {} if balance is None else balance.categories, _amounts(past)),
         energy=_energy(charges, measured_energy(past), started),
         measured_energy=measured_energy(own),
         alerts=tuple(_alert(event) for event in past if event.kind == "alert"),
@@ -234,6 +262,7 @@ def categories_json(found: Spending) -> dict[str, Any]:
             "spent": f"{each.spent:f}",
             "allowance": None if each.allowance is None else f"{each.allowance:f}",
             "estimated": f"{each.estimated:f}",
+            "amount": None if each.amount is None else vars(each.amount),
         }
         for each in found.categories
     }
@@ -258,7 +287,21 @@ def use_json(found: Spending) -> dict[str, Any]:
     }
 
 
-def _categories(charges: Sequence[Mapping[str, Any]], allowances: Mapping[str, Decimal]) -> tuple[CategoryCost, ...]:
+def _amounts(past: Sequence[Event]) -> dict[str, Amount]:
+    """What was kept and what went over the network, of the categories that count it."""
+    found = {}
+    for kind, name, unit, divisor in (("storage", "gb_hours", "GB-hours", 1.0), ("transfer", "bytes", "GB", 1e9)):
+        seen = [event.data for event in past if event.kind == kind]
+        total = math.fsum(data[name] for data in seen) / divisor
+        if total > 0:
+            unpriced = math.fsum(data[name] for data in seen if data["cost"] is None) / divisor
+            found[kind] = Amount(total, unit, unpriced)
+    return found
+
+
+def _categories(
+    charges: Sequence[Mapping[str, Any]], allowances: Mapping[str, Decimal], amounts: Mapping[str, Amount]
+) -> tuple[CategoryCost, ...]:
     named = dict.fromkeys([*CATEGORIES, *(charge["category"] for charge in charges)])
     return tuple(
         CategoryCost(
@@ -266,6 +309,7 @@ def _categories(charges: Sequence[Mapping[str, Any]], allowances: Mapping[str, D
             spent=_sum(charge for charge in charges if charge["category"] == category),
             allowance=allowances.get(category),
             estimated=_sum(c for c in charges if c["category"] == category and c["estimated"]),
+            amount=amounts.get(category),
         )
         for category in named
     )
