@@ -45,7 +45,7 @@ def show_plan(
     project: Project, found: Answer, as_json: bool, compare: bool = False, picture: Path | None = None
 ) -> None:
     """Print the plan, what was asked of it, and with `compare` the same run elsewhere."""
-    from thriftune.cli.compare import compared, comparison_json, show_comparison, write_frontier
+    from thriftune.cli.compare import compared, comparison_json, keep_comparison, show_comparison, write_frontier
     from thriftune.cli.timeline import read_timeline
     from thriftune.cli.whatif import answer_json, show_answer
     from thriftune.timeline.exports import to_json
@@ -60,13 +60,18 @@ def show_plan(
             elsewhere = compared(project, found.after)
             told["compare"] = comparison_json(elsewhere)
             write_frontier(project, elsewhere, picture)
+            if not asked:
+                keep_comparison(project, elsewhere)
         print(json.dumps(told, ensure_ascii=False))
         return
     _show_own(project, plan, found.proposals, defaults=not (asked or compare))
     if asked:
         show_answer(found)
     if compare:
-        show_comparison(project, compared(project, found.after), picture)
+        elsewhere = compared(project, found.after)
+        if not asked:
+            keep_comparison(project, elsewhere)
+        show_comparison(project, elsewhere, picture)
 
 
 def _show_own(project: Project, plan: Plan, proposals: Sequence[Proposal], defaults: bool) -> None:

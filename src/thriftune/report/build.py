@@ -16,9 +16,11 @@ from thriftune.errors import BadInput
 from thriftune.events import Event
 from thriftune.money.bills import Period
 from thriftune.money.ledger import Balance, PhaseBalance
+from thriftune.plan.compare import from_data
 from thriftune.report.durations import durations
 from thriftune.report.model import (
     Breach,
+    Compared,
     Comparison,
     Cost,
     DataStep,
@@ -136,6 +138,7 @@ def build(
         previous=None if metric in NOT_IN_POINTS else over_previous(past, attempt, metric),
         timeline=timeline_of(project.name, as_told(project.timeline, told_of(past)), None, own, own[-1].at),
         durations=durations(past),
+        compared=_compared(past),
         inherited={stage: source for stage, (source, _) in inherited.items()},
         spending=spending(past, own, balance, billed),
     )
@@ -173,6 +176,12 @@ class _Facts:
     def last(self, kind: str) -> Event | None:
         found = self.of(kind)
         return found[-1] if found else None
+
+
+def _compared(past: Sequence[Event]) -> Compared | None:
+    """The latest comparison with other machines; None where nobody asked for one."""
+    found = [event for event in past if event.kind == "plan.compared"]
+    return Compared(found[-1].at, found[-1].data["ways"], from_data(found[-1].data)) if found else None
 
 
 # What an attempt took over from earlier ones
