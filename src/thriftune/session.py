@@ -217,6 +217,7 @@ class Session:
             self.storage.close(LAST_PHASE)
             if self.storage.grown:
                 self.record.add(self._growth_record, self.storage.grown)
+                self.record.save()
             self.context.meter.recount()
 
     @property
@@ -481,9 +482,9 @@ def _finish(session: Session, outcome: str, exit_code: int, message: str, leaves
     """
     if session.energy is not None:
         session.energy.close()
-    session.end_storage()
     session.record.save()
     _record_ending(session.context, outcome, exit_code, message)
+    session.end_storage()
     leaving = session.record.forecast("exit", prior=EXIT_SECONDS).p50 if leaves else 0.0
     session.context.meter.close(LAST_PHASE, leaving)
     if session.notifier is not None:
