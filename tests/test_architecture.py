@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "thriftune"
 # What stands further up may be imported by what stands further down, never the other way round. The name of
 # `monitor` is held for a package to come.
 LAYERS = (
-    "errors clock options processes memory faults",
+    "errors clock options processes memory traffic faults",
     "store artifacts events",
     "money",
     "budget",

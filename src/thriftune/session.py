@@ -14,10 +14,11 @@ from typing import Any
 
 from filelock import FileLock
 
-from thriftune import memory
+from thriftune import memory, traffic
 from thriftune.artifacts import ArtifactStore, explained
 from thriftune.budget.alerts import Notifier, notified
 from thriftune.budget.decisions import Decisions
+from thriftune.budget.energy import EnergyMeter, energy_meter
 from thriftune.budget.record import Record
 from thriftune.budget.residuals import Residuals
 from thriftune.budget.usage import Watcher, told
@@ -25,10 +26,12 @@ from thriftune.clock import Clock, SystemClock
 from thriftune.context import Context
 from thriftune.errors import EXIT_INTERRUPTED, CannotLand, Interrupted, OutOfBudget, ThriftuneError
 from thriftune.events import Event, EventLog, finish_attempt, latest_attempt, open_attempt, resume_attempt
+from thriftune.money.amounts import cost_of_bytes, from_nano
 from thriftune.money.leases import machine_taken
-from thriftune.money.ledger import Ledger
+from thriftune.money.ledger import Ledger, Reservation
 from thriftune.money.meter import Meter, NoMeter
 from thriftune.money.queue import Turn
+from thriftune.money.storage import StorageMeter
 from thriftune.plan.outlook import Outlook
 from thriftune.plan.plan import Limits, Plan, cannot_land
 from thriftune.project import Project
@@ -37,7 +40,8 @@ from thriftune.store import Store, open_store
 EXIT_SECONDS = 0.1  # prior of the time from the last charge to the process's end, charged as an estimate
 UPPER_FLOOR = 0.25  # seconds that any part may take beyond its forecast on a busy machine
 PRIOR_SHARE = 0.9
-LAST_PHASE = "evaluation"
+FIRST_PHASE, LAST_PHASE = "collection", "evaluation"
+GROWTH_BYTES = 1e9  # that a run is taken to add to the state folder at the least: one that only planned says little
 
 DATABASE_VARIABLE = "THRIFTUNE_DATABASE_URL"
 DATABASE_FILE = "thriftune.db"
@@ -85,6 +89,8 @@ class Session:
         did_all: whether this process trained all updates of the recipe, neither cut nor ended early nor resumed.
         probed_answer: seconds a row that the probe's few answers took; 0 where none were timed.
         most_asked: test rows that the limits let a model answer where answers are generated; None before it is known.
+        storage: counts, and where it has a price charges, what is kept of the project.
+        energy: measures what the machine draws, where codecarbon is installed.
         residuals: how far off earlier forecasts were, and this run's.
     """
 
@@ -105,6 +111,8 @@ class Session:
     did_all: bool = False
     probed_answer: float = 0.0
     most_asked: int | None = None
+    energy: EnergyMeter | None = None
+    storage: StorageMeter | None = None
     residuals: Residuals = field(init=False)
 
     def __post_init__(self) -> None:
@@ -114,6 +122,7 @@ class Session:
         """What may still be used, as of now."""
         meter = self.context.meter
         price = meter.price_per_hour
+        kept = Decimal(0) if self.storage is None else self.storage.held
         left = meter.remaining_money()
         to_buy = sum(self.to_buy.values(), Decimal(0))
         money = left - to_buy
@@ -127,8 +136,9 @@ class Session:
             currency=self.project.file.budget.currency,
             spent_before=self.spent_before,
             to_buy=to_buy,
+            to_keep=kept,
             elapsed_before=max(0.0, now - meter.seconds_used() - self.first_run_at),
-            money_left=left,
+            money_left=left + kept,
         )
 
     def upper(self, what: str) -> float:
@@ -169,12 +179,13 @@ class Session:
         began = time.monotonic()
         self.context.events.emit("stage.started", stage=what, key="")
         try:
-            with self.watching(phase):
+            with self.watching(phase), self._paying_transfer(phase):
                 if metered:
                     with self.context.meter.unit(phase, what, self.upper(what)):
                         yield span
                 else:
                     yield span
+            self._keep(phase)
         except OutOfBudget as refusal:
             raise cannot_land(self.plan(), refusal.what) from refusal
         span.seconds = time.monotonic() - began
@@ -186,11 +197,74 @@ class Session:
             self.record.save()  # at once: a run that is killed has measured something too
         self.context.events.emit("stage.finished", stage=what, key="", seconds=span.seconds, reused=span.reused)
 
+    def begin_storage(self) -> None:
+        """Charge what was kept since the last run, and hold the money for this one.
+
+        Raises:
+            CannotLand: the budget does not hold it.
+        """
+        if self.storage is None:
+            return
+        growth = max(GROWTH_BYTES, self.record.forecast(self._growth_record, prior=GROWTH_BYTES).p95)
+        remaining = self.context.meter.remaining_seconds()
+        try:
+            self.spent_before += self.storage.begin(FIRST_PHASE, remaining, growth)
+        except OutOfBudget as refusal:
+            raise cannot_land(self.plan(), refusal.what) from refusal
+        self.context.meter.recount()
+
+    def end_storage(self) -> None:
+        """Charge what was kept since the last part, and note how much the run added."""
+        if self.storage is not None:
+            self.storage.close(LAST_PHASE)
+            if self.storage.grown:
+                self.record.add(self._growth_record, self.storage.grown)
+                self.record.save()
+            self.context.meter.recount()
+
+    @property
+    def _growth_record(self) -> str:
+        return f"bytes-kept/{self.project.file.model_references[0]}"
+
+    def _keep(self, phase: str) -> None:
+        if self.storage is not None:
+            self.spent_before += self.storage.look(phase)
+            self.context.meter.recount()
+
+    @contextmanager
+    def _paying_transfer(self, phase: str) -> Iterator[None]:
+        """Count what goes over the network, and charge it where it has a price: the most of each transfer is held
+        before it begins."""
+        context, price = self.context, self.project.file.compute.transfer_per_gb
+        held: list[Reservation] = []
+
+        def hold(most_bytes: int, what: str) -> None:
+            upper = cost_of_bytes(most_bytes, price or Decimal(0))
+            held.append(context.ledger.reserve(phase, "transfer", upper, what, fence=context.meter.fence))
+
+        with traffic.watched(None if price is None else hold) as seen:
+            try:
+                yield
+            finally:
+                unpaid = 0 if price is None else cost_of_bytes(seen.bytes, price)
+                cost = None if price is None else f"{from_nano(unpaid):f}"
+                for each in held:
+                    part = min(unpaid, each.upper_nano) if each is not held[-1] else unpaid
+                    context.ledger.post(each, part, 0.0)
+                    unpaid -= part
+                if unpaid:  # nobody foretold it
+                    context.ledger.charge(phase, "transfer", unpaid, "transfer", 0.0, fence=context.meter.fence)
+                if seen.bytes:
+                    context.events.emit("transfer", phase=phase, bytes=seen.bytes, cost=cost)
+
     @contextmanager
     def watching(self, phase: str) -> Iterator[None]:
         """Note what a phase uses of the machine, and the most memory that it holds."""
+        drawn = None if self.energy is None else self.energy.reading()
         with memory.peak() as seen, Watcher(self.project.file.compute.idle_below).span() as usage:
             yield
+        if self.energy is not None:
+            usage.add_energy(self.energy.since(drawn))
         self.peaks[phase] = max(self.peaks.get(phase, 0), seen.bytes)
         self.context.events.emit("usage", phase=phase, **told(usage))
 
@@ -231,6 +305,7 @@ def open_session(
     with machine_taken(project.file.name):
         session = _start(project, listeners, interrupted, clock or SystemClock(), begins, turn)
         try:
+            session.begin_storage()
             yield session
             _finish(session, "done" if begins else "planned", 0, "")
         except ThriftuneError as error:
@@ -297,7 +372,16 @@ def _start(
         notifier=notifier,
         first_run_at=min([started, *(e.at for e in earlier if e.kind in BEGINNINGS)]),
         turn=turn,
+        energy=_energy_meter(project),
+        storage=StorageMeter(
+            project.root, store, clock, ledger, meter.fence, project.file.compute.storage_per_gb_month
+        ),
     )
+
+
+def _energy_meter(project: Project) -> EnergyMeter | None:
+    compute = project.file.compute
+    return energy_meter(compute.local.country, compute.local.province) if compute.measure_energy else None
 
 
 @contextmanager
@@ -398,8 +482,11 @@ def _finish(session: Session, outcome: str, exit_code: int, message: str, leaves
     Args:
         leaves: whether the process ends now, which takes a moment more of the machine.
     """
+    if session.energy is not None:
+        session.energy.close()
     session.record.save()
     _record_ending(session.context, outcome, exit_code, message)
+    session.end_storage()
     leaving = session.record.forecast("exit", prior=EXIT_SECONDS).p50 if leaves else 0.0
     session.context.meter.close(LAST_PHASE, leaving)
     if session.notifier is not None:

@@ -73,6 +73,9 @@ def test_a_comparison_has_every_market_a_choice_with_reasons_and_a_picture(line)
             assert option["risk"]["interruptions"] is None
             assert option["why_not"]
     assert ElementTree.parse(line.folder / "frontier.svg").getroot().tag.endswith("svg")
+    kept = line.json("report")["compared"]
+    assert kept["ways"] == len(told["options"])
+    assert kept["options"][kept["chosen"]]["name"] == chosen["name"]
     ended = line.do("plan", "--compare")
     assert ended.returncode == 0, ended.stderr
     assert "not measured, but foretold" in ended.stdout

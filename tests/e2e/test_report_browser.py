@@ -3,6 +3,8 @@
 import os
 import shutil
 import sys
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,24 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
 
 from recorded_run import Recorder, Story, record
 
+from thriftune.budget.forecast import Forecast
+from thriftune.clock import SystemClock
+from thriftune.events import EventLog
+from thriftune.plan.compare import Comparison, Option, to_data
 from thriftune.report.html import write_html
 from thriftune.report.load import load_report
+from thriftune.report.model import Searched, Tried
 
+SEARCHED = Searched(
+    winner={"learning_rate": 0.001},
+    configurations=(
+        Tried({"learning_rate": 0.001}, 0.82, 0.02, 6, 40.0, True, 1, 80e6, True),
+        Tried({"learning_rate": 0.003}, 0.81, 0.02, 6, 20.0, True, 0, 10e6, True),
+    ),
+    seconds=60.0,
+    because="its limit",
+    best=((20.0, 0.7), (60.0, 0.82)),
+)
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -81,6 +98,38 @@ def test_the_report_is_drawn_without_a_complaint_or_a_request(opened, page_file)
         assert chart.locator(".trace").count() >= 1, name
         assert chart.get_attribute("aria-label"), name
     assert page.locator("#plot-gains .point").count() == 3
+
+
+def test_the_frontiers_of_machines_and_of_search_are_drawn(opened, tmp_path):
+    store, story = record(tmp_path, Story())
+    ways = tuple(
+        way(EVIL if number == 1 else f"cloud:m{number}", cost, seconds, edge)
+        for number, (cost, seconds, edge) in enumerate([(1, 5000, True), (20, 100, True), (50, 9000, False)])
+    )
+    events = EventLog(store, SystemClock(), story.summary().name, 1)
+    events.emit("plan.compared", **to_data(Comparison(ways, ways[0], "USD", Decimal(40), 6000.0)))
+    events.close()
+    report = replace(load_report(store, story.summary()), search=SEARCHED)
+    store.close()
+    page = opened(write_html(report, tmp_path / "report.html"))
+    assert page.trouble == []
+    machines = page.locator("#frontier svg")
+    assert machines.is_visible() and machines.locator("circle").count() == 3
+    assert "the cheapest that meets both is cloud:m0" in machines.get_attribute("aria-label")
+    shown = machines.bounding_box()
+    assert shown["width"] > 300 and shown["height"] > 150
+    page.locator("#frontier summary").click()
+    assert page.locator("#frontier tbody tr").count() == 3
+    assert EVIL in page.locator("#frontier tbody").inner_text()
+    search = page.locator("#plot-search-frontier")
+    assert search.locator(".scatterlayer .trace").count() == 2 and search.is_visible()
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def way(name, cost, seconds, edge):
+    spread = Forecast.lognormal(seconds, 0.5, "prior"), Forecast.lognormal(cost, 0.5, "prior")
+    return Option(name, "on-demand", name, "1 USD", False, *spread, "fits", None, "prior", (), edge)
 
 
 def test_text_from_users_is_shown_and_not_run(opened, page_file):

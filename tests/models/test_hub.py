@@ -55,10 +55,10 @@ def _environment(address: str, home: Path) -> dict[str, str]:
     return environment
 
 
-def _resolve(address: str, home: Path, *references: str) -> list[str]:
+def _resolve(address: str, home: Path, *references: str, script: str = SCRIPT) -> list[str]:
     environment = _environment(address, home)
     ended = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(home / "cache"), *references],
+        [sys.executable, "-c", script, str(home / "cache"), *references],
         capture_output=True,
         text=True,
         env=environment,
@@ -67,7 +67,7 @@ def _resolve(address: str, home: Path, *references: str) -> list[str]:
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr == ""
     assert TOKEN not in ended.stdout + ended.stderr
-    return ended.stdout.split("---\n")[:-1]
+    return ended.stdout.split("---\n")[: -1 if script == SCRIPT else None]
 
 
 def test_a_model_is_fetched_and_found_again_without_a_connection(hub: tuple[str, list[str]], tmp_path: Path) -> None:
@@ -92,6 +92,37 @@ def test_a_model_is_fetched_and_found_again_without_a_connection(hub: tuple[str,
     again, absent = _resolve("http://127.0.0.1:9", tmp_path, "hub:org/electra", "hub:org/other")
     assert again == first
     assert "cannot be reached" in absent
+
+
+COUNTING = """
+import sys
+from pathlib import Path
+from thriftune import traffic
+from thriftune.errors import BadInput
+from thriftune.models.reference import resolve
+asked = []
+with traffic.watched(lambda most, what: asked.append((most, what))) as seen:
+    for reference in sys.argv[2:]:
+        try:
+            resolve(reference, Path(sys.argv[1]))
+        except BadInput:
+            asked.append("refused")
+        print(seen.bytes, *asked, sep="|")
+        asked.clear()
+        seen.bytes = 0
+"""
+
+
+def test_the_bytes_of_a_fetch_are_foretold_and_counted_once(hub: tuple[str, list[str]], tmp_path: Path) -> None:
+    address, _ = hub
+    told = _resolve(address, tmp_path, "hub:org/electra", "hub:org/electra", "hub:org/nothing", script=COUNTING)
+    fetched = sum(file.stat().st_size for file in (tmp_path / "hub").rglob("blobs/*"))
+    assert fetched > 100_000
+    assert told[0].splitlines() == [
+        f"{fetched}|({fetched}, 'fetching hub:org/electra')",
+        f"0|({fetched}, 'fetching hub:org/electra')",
+        "0|(0, 'fetching hub:org/nothing')|refused",
+    ]
 
 
 def test_a_pinned_commit_stays_what_it_was_when_the_branch_moves(small_models: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from thriftune.project.file import Worth as StatedWorth
 from thriftune.report.benefit import benefit_of
 from thriftune.report.benefit_said import tables
 from thriftune.report.discounting import counted_periods, periods_to_earn
+from thriftune.report.energy import MeasuredEnergy
 from thriftune.report.form import to_json
 from thriftune.report.html import to_html
 from thriftune.report.load import load_report
@@ -154,6 +155,19 @@ def test_key_figures(recorded):
     assert found.carbon_grams == pytest.approx(200)
     rented = replace(recorded, project=replace(recorded.project, power=None))
     assert benefit_of(rented).kpis.energy_kwh is benefit_of(rented).kpis.tokens_per_kwh is None
+
+
+def test_measured_energy_and_the_factor_in_use_are_told(recorded):
+    """Two hours were metered, one of them measured at 100 W: 0.1 kWh and 0.2 at the stated 200 W."""
+    drew = MeasuredEnergy(0.1, 3600.0, "codecarbon 3 (counters)", 381.0)
+    report = replace(recorded, spending=replace(recorded.spending, measured_energy=drew))
+    found = reckoned(report, **curve(recorded, [0.6, 0.7, 0.7, 0.7])).kpis
+    assert found.energy_kwh == pytest.approx(0.3)
+    assert found.carbon_grams == pytest.approx(0.3 * 381)
+    assert "50% of the metered time by codecarbon" in found.energy_basis and "the country" in found.carbon_basis
+    stated = replace(report, project=replace(report.project, power=Power(200, 10, grams_are_stated=True)))
+    assert benefit_of(stated).kpis.carbon_basis == "10 g a kWh, stated in compute.local"
+    assert "energy, by codecarbon" in [row[0] for row in tables(report)[-1].rows]
 
 
 def test_the_gain_over_the_model_before_has_an_interval(tmp_path):

@@ -1,12 +1,16 @@
 """The frontier's picture: well-formed SVG that says what it shows, in a file of its own and in characters."""
 
+import json
+import math
+from dataclasses import replace
+from decimal import Decimal
 from xml.etree import ElementTree
 
 import pytest
 
 from thriftune.budget.forecast import Forecast
 from thriftune.errors import BadInput
-from thriftune.plan.compare import Comparison, Option
+from thriftune.plan.compare import Comparison, Option, Risk, from_data, to_data
 from thriftune.report.frontier import frontier_picture, frontier_text
 from thriftune.report.svg import ticks, write_picture
 
@@ -48,6 +52,18 @@ def test_with_nothing_to_show_there_is_no_picture() -> None:
     nothing = Comparison((), None, "USD", None, 1.0)
     assert frontier_picture(nothing, "x") is None
     assert frontier_text(nothing) == ""
+
+
+def test_a_recorded_comparison_is_read_back_whole() -> None:
+    ways = tuple(
+        replace(each, risk=Risk("5 % a month", 0.1, 60.0), objections=("deadline: too slow",)) if n else each
+        for n, each in enumerate(replace(way, accelerators=way.name) for way in comparison().options)
+    )
+    before = Comparison(ways, ways[0], "USD", Decimal("12.50"), math.inf, ("a note",))
+    data = json.loads(json.dumps(to_data(before)))
+    assert data["ways"] == 3
+    after = from_data(data)
+    assert after == before and after.chosen is after.options[0]
 
 
 def test_a_picture_that_is_no_svg_is_refused(tmp_path) -> None:

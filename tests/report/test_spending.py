@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 
 from thriftune.events import Event
-from thriftune.report.spending import PhaseUse, spending, suggestion
+from thriftune.report.spending import PhaseUse, categories_json, spending, suggestion
 
 USE = PhaseUse("training", 60.0, 4, 0.6, 0.3, 0.5, 0, 0, 5.0, Decimal("0.01"), 0, None, None)
 SPAN = {
@@ -54,6 +54,51 @@ def test_costs_are_summed_by_kind_exactly_and_energy_stands_apart() -> None:
     assert by["something new"].spent == 1
     assert found.energy is not None and found.energy.kwh == pytest.approx(0.15)
     assert found.energy.cost == Decimal("0.03") and "150 W" in found.energy.basis
+
+
+def test_what_is_kept_and_sent_is_counted_and_says_where_it_has_no_price() -> None:
+    kept = {"phase": "training", "at": 0.0, "bytes": 0, "carry": "0"}
+    events = [
+        STARTED,
+        event(2, "storage", **kept, gb_hours=0.5, cost=None),
+        event(3, "storage", **kept, gb_hours=1.5, cost="0.0002"),
+        charge(4, "storage", "0.0002"),
+        event(5, "transfer", phase="training", bytes=250_000_000, cost=None),
+    ]
+    by = {each.category: each for each in spending(events, events, None).categories}
+    assert by["storage"].spent == Decimal("0.0002")
+    assert by["storage"].amount is not None and by["storage"].amount.said == "2 GB-hours, 0.5 of them not priced"
+    assert by["transfer"].amount is not None and by["transfer"].amount.said == "0.25 GB, not priced"
+    assert by["labels"].amount is None
+    assert categories_json(spending(events, events, None))["storage"]["amount"] == {
+        "value": 2.0,
+        "unit": "GB-hours",
+        "unpriced": 0.5,
+    }
+
+
+DREW = {"energy_seconds": 3000.0, "energy_by": "codecarbon 3 (counters)", "energy_grams_per_kwh": 381.0}
+
+
+def test_measured_energy_stands_and_the_stated_draw_fills_the_rest() -> None:
+    """Of 3,600 metered seconds 3,000 were measured at 60 W: 0.05 kWh; 600 s at the stated 150 W are 0.025 more."""
+    span = event(3, "usage", phase="training", **SPAN | DREW, energy_joules=180_000.0)
+    events = [STARTED, charge(2, "machine", "0.1", 3600.0), span]
+    found = spending(events, events, None)
+    assert found.energy is not None and found.energy.kwh == pytest.approx(0.075)
+    assert found.energy.cost == Decimal("0.015")
+    assert "83% of the metered time by codecarbon 3 (counters)" in found.energy.basis and "150 W" in found.energy.basis
+    assert found.measured_energy is not None and found.measured_energy.grams_per_kwh == 381
+
+
+def test_of_a_rented_machine_only_what_was_measured_is_known() -> None:
+    rented = event(1, "attempt.started", price_per_hour="3.6", power_watts=None, electricity_per_kwh="0.20")
+    span = event(3, "usage", phase="training", **SPAN | DREW, energy_joules=180_000.0)
+    events = [rented, charge(2, "machine", "0.1", 3600.0), span]
+    found = spending(events, events, None).energy
+    assert found is not None and found.kwh == pytest.approx(0.05)
+    assert found.cost is None and "not known" in found.basis
+    assert spending(events[:2], events[:2], None).energy is None
 
 
 def test_use_is_weighted_by_time_and_idle_seconds_cost_what_the_machine_costs() -> None:

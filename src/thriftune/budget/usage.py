@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from thriftune.budget.energy import Measured
 from thriftune.memory import limit_bytes, resident_bytes
 
 LOOK_SECONDS = 1.0
@@ -35,6 +36,10 @@ class Usage:
         accelerator_seconds: the accelerators' mean share of busy time, times seconds; None where none was measured.
         accelerators: how many.
         accelerator_peak: the most of an accelerator's memory that was seen in use, as a share.
+        energy_joules: that the whole machine drew; None where it was not measured.
+        energy_seconds: of the span in which it was.
+        energy_by: what measured it.
+        energy_grams_per_kwh: of carbon dioxide, by the measurer's data for the country; None where none was asked for.
     """
 
     seconds: float = 0.0
@@ -49,6 +54,16 @@ class Usage:
     accelerator_seconds: float | None = None
     accelerators: int = 0
     accelerator_peak: float | None = None
+    energy_joules: float | None = None
+    energy_seconds: float = 0.0
+    energy_by: str | None = None
+    energy_grams_per_kwh: float | None = None
+
+    def add_energy(self, found: Measured | None) -> None:
+        """Take what was measured of the span's energy."""
+        if found is not None:
+            self.energy_joules, self.energy_seconds = found.joules, found.seconds
+            self.energy_by, self.energy_grams_per_kwh = found.by, found.grams_per_kwh
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 from thriftune.budget.forecast import Forecast
 from thriftune.clock import SystemClock
 from thriftune.errors import BadInput
-from thriftune.plan.compare import Comparison, Market, Option, compare
+from thriftune.plan.compare import Comparison, Market, Option, compare, telling, to_data
 from thriftune.plan.plan import Plan
 from thriftune.project import Project
 from thriftune.report.frontier import frontier_picture, frontier_text
@@ -20,7 +20,6 @@ from thriftune.report.svg import write_picture
 from thriftune.report.wording import duration, money
 
 PIPE_WIDTH = 200  # columns when nobody watches
-MOST_ROWS = 16  # in the terminal; JSON has them all
 
 
 def compared(project: Project, plan: Plan) -> Comparison:
@@ -50,6 +49,19 @@ def compared(project: Project, plan: Plan) -> Comparison:
     return compare(plan, plan.workload, market, project.price, here, now, project.file.seed)
 
 
+def keep_comparison(project: Project, found: Comparison) -> None:
+    """Record it, so that the report shows the latest one."""
+    from thriftune.cli.records import opened
+    from thriftune.events import EventLog, latest_attempt
+
+    with opened(project) as store:
+        last = None if store is None else latest_attempt(store, project.file.name)
+        if store is not None and last is not None:
+            events = EventLog(store, SystemClock(), project.file.name, last.attempt)
+            events.emit("plan.compared", **to_data(found))
+            events.close()
+
+
 def show_comparison(project: Project, found: Comparison, picture: Path | None) -> None:
     """Print it, and write its picture where one is asked for."""
     from rich.console import Console
@@ -63,7 +75,7 @@ def show_comparison(project: Project, found: Comparison, picture: Path | None) -
         table.add_column(heading, justify="right")
     for heading in ("memory", "interruptions", "price", "why not"):
         table.add_column(heading, overflow="fold")
-    rows = _telling(found)
+    rows = telling(found)
     for option in rows:
         table.add_row(*_cells(option, found), style="bold green" if option is found.chosen else "")
     console.print(table)
@@ -138,20 +150,6 @@ def _option_json(option: Option, found: Comparison) -> dict[str, Any]:
         "on_frontier": option.on_frontier,
         "why_not": found.why_not(option),
     }
-
-
-def _telling(found: Comparison) -> list[Option]:
-    """The ones to show: what is here, what is chosen, the frontier, managed tuning, then the cheapest of each kind."""
-    wanted = [
-        o for o in found.options if o is found.chosen or o.on_frontier or o.kind in ("local", "managed")
-    ]  # fmt: skip
-    kinds = {(o.accelerators.split(" x ")[-1], o.kind) for o in wanted}
-    for option in found.options:
-        kind = (option.accelerators.split(" x ")[-1], option.kind)
-        if kind not in kinds and len(wanted) < MOST_ROWS and option.cost is not None:
-            kinds.add(kind)
-            wanted.append(option)
-    return [option for option in found.options if any(option is one for one in wanted)]
 
 
 def _cells(option: Option, found: Comparison) -> Iterable[str]:

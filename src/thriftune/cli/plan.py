@@ -45,7 +45,7 @@ def show_plan(
     project: Project, found: Answer, as_json: bool, compare: bool = False, picture: Path | None = None
 ) -> None:
     """Print the plan, what was asked of it, and with `compare` the same run elsewhere."""
-    from thriftune.cli.compare import compared, comparison_json, show_comparison, write_frontier
+    from thriftune.cli.compare import compared, comparison_json, keep_comparison, show_comparison, write_frontier
     from thriftune.cli.timeline import read_timeline
     from thriftune.cli.whatif import answer_json, show_answer
     from thriftune.timeline.exports import to_json
@@ -60,13 +60,18 @@ def show_plan(
             elsewhere = compared(project, found.after)
             told["compare"] = comparison_json(elsewhere)
             write_frontier(project, elsewhere, picture)
+            if not asked:
+                keep_comparison(project, elsewhere)
         print(json.dumps(told, ensure_ascii=False))
         return
     _show_own(project, plan, found.proposals, defaults=not (asked or compare))
     if asked:
         show_answer(found)
     if compare:
-        show_comparison(project, compared(project, found.after), picture)
+        elsewhere = compared(project, found.after)
+        if not asked:
+            keep_comparison(project, elsewhere)
+        show_comparison(project, elsewhere, picture)
 
 
 def _show_own(project: Project, plan: Plan, proposals: Sequence[Proposal], defaults: bool) -> None:
@@ -95,6 +100,8 @@ def _show_own(project: Project, plan: Plan, proposals: Sequence[Proposal], defau
     console.print(_fit(plan))
     for proposal in proposals:
         console.print(_proposed(proposal, currency), soft_wrap=True)
+    if plan.limits.to_keep:
+        console.print(f"storage: up to {shown_money(plan.limits.to_keep, currency)}, beside the machine's time")
     if plan.limits.to_buy:
         console.print(f"tokens to buy: up to {shown_money(plan.limits.to_buy, currency)}, beside the machine's time")
     console.print(
@@ -157,6 +164,7 @@ def plan_json(project: Project, plan: Plan) -> dict[str, Any]:
         "memory_bytes": _quantiles(plan.most_memory) if plan.memory else None,
         "tokens": plan.tokens,
         "to_buy": str(plan.limits.to_buy),
+        "to_keep": str(plan.limits.to_keep),
         "steps": {"full": plan.full_steps, "planned": plan.planned_steps},
         "left": {"money_s": _finite(limits.money_seconds), "deadline_s": _finite(limits.time_seconds)},
         "bound_by": limits.binding,

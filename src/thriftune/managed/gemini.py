@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+from thriftune import traffic
 from thriftune.errors import BadInput, MissingExtra
 from thriftune.managed.types import Answer, Job, Order, Question, State, Unavailable
 
@@ -143,7 +144,9 @@ class Gemini:
             if response.status_code >= 400:
                 raise self._refusal(response.status_code, _message(response.text), response.headers)
 
+        traffic.begins(len(content), "sending training rows")
         self._asked(send)
+        traffic.moved(len(content))
         return f"gs://{bucket}/{name}"
 
     def count(self, model: str, questions: Sequence[Question]) -> int:

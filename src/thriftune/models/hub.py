@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from thriftune import traffic
 from thriftune.errors import BadInput
 
 WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "README.md"]
@@ -31,7 +32,10 @@ def hub_folder(name: str, revision: str | None = None) -> Path:
     if not sys.stderr.isatty():
         disable_progress_bars()
     where = f"hub:{name}" + (f"@{revision}" if revision else "")
+    there = _cached_bytes(name)
     try:
+        if traffic.is_asked():
+            traffic.begins(_most_bytes(name, revision), f"fetching {where}")
         return Path(snapshot_download(name, revision=revision, allow_patterns=WANTED, ignore_patterns=UNWANTED))
     except errors.GatedRepoError as error:
         raise BadInput(
@@ -77,6 +81,34 @@ def hub_folder(name: str, revision: str | None = None) -> Path:
             expected="a folder that can be written, with room for the model",
             way_out="free some space, or set HF_HOME to another folder",
         ) from error
+    finally:
+        traffic.moved(max(0, _cached_bytes(name) - there))
+
+
+def _most_bytes(name: str, revision: str | None) -> int:
+    """Bytes of the files that would be fetched if none were here; 0 where the hub does not answer."""
+    import httpx
+    from huggingface_hub import HfApi, errors
+    from huggingface_hub.hf_api import RepoFile
+    from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
+
+    try:
+        files = [each for each in HfApi().list_repo_tree(name, revision=revision) if isinstance(each, RepoFile)]
+    except (httpx.HTTPError, errors.HfHubHTTPError, errors.HFValidationError, OSError):
+        return 0  # what is here is used, or the fetch itself says what is wrong
+    wanted = filter_repo_objects(
+        files, allow_patterns=WANTED, ignore_patterns=UNWANTED, key=lambda file: str(file.path)
+    )
+    return sum(file.size for file in wanted)
+
+
+def _cached_bytes(name: str) -> int:
+    """Bytes of a model's files in the hub's cache, those half fetched too."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    blobs = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model") / "blobs"
+    return sum(path.stat().st_size for path in blobs.iterdir() if path.is_file()) if blobs.is_dir() else 0
 
 
 def _refused(where: str, status: int) -> BadInput:

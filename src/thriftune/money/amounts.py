@@ -6,7 +6,7 @@ Nothing here passes through float: SQLAlchemy's Numeric on SQLite does, and thre
 
 from __future__ import annotations
 
-from decimal import ROUND_HALF_EVEN, Decimal, localcontext
+from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal, localcontext
 
 NANO = 10**9  # nano-units in a unit of the currency
 NANOSECONDS = 10**9  # in a second
@@ -74,6 +74,12 @@ def cost_nano(nanoseconds: int, price_nano_per_hour: int, remainder: int = 0) ->
 def upper_cost_nano(nanoseconds: int, price_nano_per_hour: int) -> int:
     """The least whole nano-units that surely pay for machine time, whatever remainder is carried into it."""
     return -(-nanoseconds * price_nano_per_hour // NANOSECONDS_PER_HOUR)
+
+
+def cost_of_bytes(count: int, price_per_gb: Decimal) -> int:
+    """The least whole nano-units that pay for so many bytes at a price for 10⁹ of them."""
+    with localcontext(prec=60):
+        return int((count * price_per_gb).to_integral_value(rounding=ROUND_CEILING))
 
 
 def affordable_nanoseconds(nano: int, price_nano_per_hour: int) -> int:

@@ -496,6 +496,18 @@ class Ledger:
             for row in inside.execute(select(transfers).where(*mine).order_by(transfers.c.id))
         ]
 
+    def unfenced(self, category: str) -> list[Reservation]:
+        """The open reservations of a kind of cost that no machine's lease stands behind, oldest first."""
+        which = (
+            transfers.c.project == self.project,
+            transfers.c.category == category,
+            transfers.c.machine.is_(None),
+            transfers.c.state == "pending",
+        )
+        with self._store.read() as connection:
+            rows = connection.execute(select(transfers).where(*which).order_by(transfers.c.id)).all()
+        return [Reservation(row.id, row.phase, row.category, row.unit, row.reserved_nano) for row in rows]
+
     def last_phase(self, inside: Transaction) -> str:
         """The phase of the newest transfer; the first of the line before any."""
         newest = select(transfers.c.phase).where(transfers.c.project == self.project).order_by(transfers.c.id.desc())

@@ -60,6 +60,18 @@ class LocalMachine(Options):
         le=10_000,
         description="Carbon dioxide for electricity, the world's mean in 2024 (Ember, Global Electricity Review 2025)",
     )
+    country: str | None = Field(
+        default=None,
+        pattern=r"^[A-Z]{3}$",
+        description="Three letters (ISO 3166-1, such as DEU): whose emission factor holds where `grams_per_kwh` is not"
+        " stated; needs the extra `carbon`",
+    )
+    province: str | None = Field(
+        default=None,
+        min_length=1,
+        description="A state or province with a factor of its own (USA, CAN, CHN, and zones such as SE3), as codecarbon"
+        " names it",
+    )
     purchase_price: Amount = Field(
         default=Decimal("1000"), le=10_000_000, description="Assumed price of a common desktop computer, in USD"
     )
@@ -70,6 +82,11 @@ class LocalMachine(Options):
         description="Hours of use over which the purchase is written off: 5 years (the class life of computers in U.S."
         " tax depreciation, IRS Publication 946) of 2,000 working hours",
     )
+
+    @property
+    def grams_are_stated(self) -> bool:
+        """Whether the project file says how much carbon dioxide its electricity makes."""
+        return "grams_per_kwh" in self.model_fields_set
 
     @property
     def energy_per_hour(self) -> Decimal:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from typing import Any
 
 from thriftune.budget.forecast import Forecast
 from thriftune.money.amounts import shown_money
@@ -22,6 +23,7 @@ from thriftune.plan.sampling import draws, observed
 from thriftune.plan.workload import Elsewhere, Workload, elsewhere
 
 DRAWS = 20_000
+MOST_SHOWN = 16  # ways, beside those that must be; JSON has them all
 OPEN_BAND = 0.63  # share a month that a band without an upper bound is taken to end at: one interruption a month
 LEAST_BAND = 1e-3  # share a month that a band which begins at none is taken to begin at
 TOKENIZER_SPREAD = 0.5  # another provider's tokenizer against ours, assumed
@@ -102,6 +104,75 @@ class Comparison:
             return ""
         gap = Decimal(repr(option.cost.p50 - self.chosen.cost.p50))
         return f"meets both, and costs {shown_money(gap, self.currency)} more"
+
+
+def telling(found: Comparison) -> list[Option]:
+    """The ones to show: what is here, what is chosen, the frontier, managed tuning, then the cheapest of each kind up
+    to `MOST_SHOWN`."""
+    wanted = [
+        o for o in found.options if o is found.chosen or o.on_frontier or o.kind in ("local", "managed")
+    ]  # fmt: skip
+    kinds = {(o.accelerators.split(" x ")[-1], o.kind) for o in wanted}
+    for option in found.options:
+        kind = (option.accelerators.split(" x ")[-1], option.kind)
+        if kind not in kinds and len(wanted) < MOST_SHOWN and option.cost is not None:
+            kinds.add(kind)
+            wanted.append(option)
+    return [option for option in found.options if any(option is one for one in wanted)]
+
+
+def to_data(found: Comparison) -> dict[str, Any]:
+    """The ways that are shown, as plain JSON values that `from_data` reads back."""
+    shown = telling(found)
+    return {
+        "ways": len(found.options),
+        "chosen": next((place for place, option in enumerate(shown) if option is found.chosen), None),
+        "currency": found.currency,
+        "money_left": None if found.money_left is None else f"{found.money_left:f}",
+        "seconds_left": found.seconds_left if math.isfinite(found.seconds_left) else None,
+        "notes": list(found.notes),
+        "options": [
+            {name: value for name, value in vars(option).items() if name not in ("seconds", "cost", "risk")}
+            | {
+                "seconds": _plain(option.seconds),
+                "cost": _plain(option.cost),
+                "risk": None if option.risk is None else vars(option.risk),
+            }
+            for option in shown
+        ],
+    }
+
+
+def from_data(data: Mapping[str, Any]) -> Comparison:
+    """A comparison that was recorded, of the ways that were shown."""
+    options = tuple(
+        Option(
+            **each
+            | {
+                "seconds": _forecast(each["seconds"]),
+                "cost": _forecast(each["cost"]),
+                "risk": None if each["risk"] is None else Risk(**each["risk"]),
+                "objections": tuple(each["objections"]),
+            }
+        )
+        for each in data["options"]
+    )
+    return Comparison(
+        options,
+        None if data["chosen"] is None else options[data["chosen"]],
+        data["currency"],
+        None if data["money_left"] is None else Decimal(data["money_left"]),
+        math.inf if data["seconds_left"] is None else data["seconds_left"],
+        tuple(data["notes"]),
+    )
+
+
+def _plain(forecast: Forecast | None) -> dict[str, Any] | None:
+    return None if forecast is None else {"quantiles": list(forecast.quantiles()), "basis": forecast.basis}
+
+
+def _forecast(data: Mapping[str, Any] | None) -> Forecast | None:
+    return None if data is None else Forecast.of(data["quantiles"], data["basis"])
 
 
 @dataclass(frozen=True)

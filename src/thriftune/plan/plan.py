@@ -61,6 +61,7 @@ class Limits:
         elapsed_before: seconds between the first run and this process.
         money_left: of the budget; None where nobody asked.
         to_buy: the most that is still to be bought beside the machine's time, which `money_seconds` leaves out.
+        to_keep: the most that keeping the project's files will cost to the run's end, which it leaves out too.
     """
 
     seconds_used: float
@@ -72,6 +73,7 @@ class Limits:
     elapsed_before: float
     money_left: Decimal | None = None
     to_buy: Decimal = Decimal(0)
+    to_keep: Decimal = Decimal(0)
 
     @property
     def seconds(self) -> float:
@@ -172,7 +174,8 @@ class Plan:
     def minimum_budget(self) -> Decimal:
         """The smallest budget that works, rounded up to the cent (to a tenth of a milli-unit below one cent)."""
         seconds = Decimal(self.named_seconds)
-        money = self.limits.spent_before + seconds * self.limits.price_per_hour / 3600 + self.limits.to_buy
+        money = self.limits.spent_before + seconds * self.limits.price_per_hour / 3600
+        money += self.limits.to_buy + self.limits.to_keep
         step = Decimal("0.01") if money >= Decimal("0.1") else Decimal("0.0001")
         return (money / step).to_integral_value(rounding="ROUND_CEILING") * step
 
@@ -194,7 +197,9 @@ def cannot_land(plan: Plan, because: str = "") -> CannotLand:
     """The refusal that names what would work."""
     limits = plan.limits
     total_budget = limits.spent_before + (
-        Decimal(limits.seconds_used + limits.money_seconds) * limits.price_per_hour / 3600 + limits.to_buy
+        Decimal(limits.seconds_used + limits.money_seconds) * limits.price_per_hour / 3600
+        + limits.to_buy
+        + limits.to_keep
         if math.isfinite(limits.money_seconds)
         else Decimal(0)
     )

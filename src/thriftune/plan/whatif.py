@@ -173,7 +173,8 @@ def asked_limits(limits: Limits, question: Question, total: Decimal, begun: bool
     if question.budget is not None and limits.money_left is not None:
         left = max(Decimal(0), question.budget - (total - limits.money_left))
         price = limits.price_per_hour
-        limits = replace(limits, money_left=left, money_seconds=float(left / price * 3600) if price else math.inf)
+        works = max(Decimal(0), left - limits.to_buy - limits.to_keep)
+        limits = replace(limits, money_left=left, money_seconds=float(works / price * 3600) if price else math.inf)
     if isinstance(question.deadline, timedelta):
         used = limits.seconds_used + (limits.elapsed_before if begun else 0.0)
         limits = replace(limits, time_seconds=max(0.0, question.deadline.total_seconds() - used))

@@ -309,8 +309,21 @@ class Compute(Options):
         description="Nothing is stopped; a command that ends the machine's billing is run by `thriftune watchdog` once"
         " the process that held it is dead",
     )
+    measure_energy: bool = Field(
+        default=True, description="By codecarbon, in a process of its own, where the extra `carbon` is installed"
+    )
     price_per_hour: Money | None = Field(
         default=None, le=1_000_000, description="The price table's, or the local machine's"
+    )
+    storage_per_gb_month: Money | None = Field(
+        default=None,
+        le=1_000_000,
+        description="Not priced: what the state folder holds is counted in GB-hours and costs nothing",
+    )
+    transfer_per_gb: Money | None = Field(
+        default=None,
+        le=1_000_000,
+        description="Not priced: what is fetched and sent is counted and costs nothing",
     )
     local: LocalMachine = Field(
         default_factory=LocalMachine, description="Energy and amortisation of this machine, assumed"

@@ -1,7 +1,8 @@
 """Cost against benefit, from what a report holds: net return, break-even date, sensitivity, the marginal curve, KPIs.
 
 Nothing here is measured anew. Money at a training step is the steps' own seconds at the machine's price, so that
-validations and probes are no part of the marginal curve. Energy is the stated draw over metered seconds: an estimate.
+validations and probes are no part of the marginal curve. Energy is what codecarbon measured, and the stated draw over
+the metered seconds in which it did not.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from thriftune.report.discounting import counted_periods, periods_to_earn
+from thriftune.report.energy import MeasuredEnergy, energy_basis, energy_kwh
 from thriftune.report.model import Report, Worth
 from thriftune.report.returns import NOT_IN_POINTS, POINT
 
@@ -100,8 +102,9 @@ class Kpis:
         padding_share: of what the steps computed on.
         request_seconds: a held-out row's share of the tuned model's answers, in batches.
         cost_per_thousand: money for a thousand requests at that pace.
-        energy_kwh: of the attempt, its metered seconds at the stated draw.
+        energy_kwh: of the attempt.
         carbon_grams: carbon dioxide of that.
+        energy_basis, carbon_basis: where the two come from.
     """
 
     epoch_seconds: float | None
@@ -112,6 +115,8 @@ class Kpis:
     cost_per_thousand: float | None
     energy_kwh: float | None
     carbon_grams: float | None
+    energy_basis: str | None = None
+    carbon_basis: str | None = None
 
 
 @dataclass(frozen=True)
@@ -238,18 +243,42 @@ def _kpis(report: Report) -> Kpis:
     tuned = report.tuned
     request = tuned.seconds / tuned.rows if tuned is not None and tuned.seconds and tuned.rows else None
     money_a_second = None if price is None else float(price) / HOUR
-    kwh_a_second = None if power is None else power.watts / WATTS_A_KILOWATT / HOUR
-    energy = None if kwh_a_second is None else report.time.metered_s * kwh_a_second
+    measured, metered = report.spending.measured_energy, report.time.metered_s
+    watts = None if power is None else power.watts
+    energy = energy_kwh(measured, metered, watts)
+    factor, factor_from = _grams_per_kwh(report)
     return Kpis(
         epoch_seconds=_epoch_seconds(report),
         tokens_per_money=_per(tokens, seconds, money_a_second),
-        tokens_per_kwh=_per(tokens, seconds, kwh_a_second),
+        tokens_per_kwh=_per(tokens, seconds, _kwh_a_second(measured, watts)),
         padding_share=report.utilisation.padding_share,
         request_seconds=request,
         cost_per_thousand=None if request is None or money_a_second is None else 1000 * request * money_a_second,
         energy_kwh=energy,
-        carbon_grams=None if energy is None or power is None else energy * power.grams_per_kwh,
+        carbon_grams=None if energy is None or factor is None else energy * factor,
+        energy_basis=None if energy is None else energy_basis(measured, metered, watts),
+        carbon_basis=None if energy is None or factor is None else f"{factor:g} g a kWh, {factor_from}",
     )
+
+
+def _kwh_a_second(measured: MeasuredEnergy | None, watts: float | None) -> float | None:
+    """The mean draw as measured, else as stated."""
+    if measured is not None and measured.seconds:
+        return measured.kwh / measured.seconds
+    return None if watts is None else watts / WATTS_A_KILOWATT / HOUR
+
+
+def _grams_per_kwh(report: Report) -> tuple[float | None, str]:
+    """Of carbon dioxide: what the project file states, else codecarbon's for the country that it names, else the
+    default; of a rented machine only the first two are known. And which of them it is."""
+    power, measured = report.project.power, report.spending.measured_energy
+    if power is not None and power.grams_are_stated:
+        return power.grams_per_kwh, "stated in compute.local"
+    if measured is not None and measured.grams_per_kwh is not None:
+        return measured.grams_per_kwh, "codecarbon's for the country in compute.local"
+    if power is None:
+        return None, ""
+    return power.grams_per_kwh, "the default of compute.local"
 
 
 def _per(tokens: int | None, seconds: float, rate: float | None) -> float | None:

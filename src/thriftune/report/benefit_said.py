@@ -104,7 +104,6 @@ def _curve(found: Marginal | None, currency: str) -> Shown:
 
 
 def _key_figures(found: Kpis, report: Report, currency: str) -> Shown:
-    power = report.project.power
     said: list[tuple[str, str | None]] = [
         ("time for an epoch", None if found.epoch_seconds is None else duration(found.epoch_seconds)),
         (f"tokens trained for 1 {currency}", _number(found.tokens_per_money)),
@@ -115,16 +114,16 @@ def _key_figures(found: Kpis, report: Report, currency: str) -> Shown:
             "cost of a thousand requests at that pace",
             None if found.cost_per_thousand is None else _money(found.cost_per_thousand, currency),
         ),
-        ("energy, an estimate", None if found.energy_kwh is None else f"{found.energy_kwh:.3g} kWh"),
+        (_energy_label(report), None if found.energy_kwh is None else f"{found.energy_kwh:.3g} kWh"),
         ("carbon dioxide, an estimate", None if found.carbon_grams is None else f"{found.carbon_grams:.3g} g"),
     ]
-    note = ""
-    if power is not None:
-        note = (
-            f"Energy is the metered time at {power.watts:g} W, carbon {power.grams_per_kwh:g} g a kWh: both stated in "
-            "compute.local, not measured."
-        )
+    parts = [("Energy", found.energy_basis), ("Carbon dioxide", found.carbon_basis)]
+    note = " ".join(f"{name}: {basis}." for name, basis in parts if basis is not None)
     return Shown("Key figures", ("", "this attempt"), tuple((n, v) for n, v in said if v is not None), note)
+
+
+def _energy_label(report: Report) -> str:
+    return "energy, an estimate" if report.spending.measured_energy is None else "energy, by codecarbon"
 
 
 def _spread(between: Between) -> tuple[float | None, float | None, float | None]:

@@ -16,9 +16,11 @@ from thriftune.errors import BadInput
 from thriftune.events import Event
 from thriftune.money.bills import Period
 from thriftune.money.ledger import Balance, PhaseBalance
+from thriftune.plan.compare import from_data
 from thriftune.report.durations import durations
 from thriftune.report.model import (
     Breach,
+    Compared,
     Comparison,
     Cost,
     DataStep,
@@ -48,7 +50,8 @@ from thriftune.report.previous import over_previous
 from thriftune.report.returns import NOT_IN_POINTS, best_baseline, returns
 from thriftune.report.spending import spending
 from thriftune.report.wording import as_text
-from thriftune.timeline.timeline import timeline_of
+from thriftune.timeline.rollouts import took_of
+from thriftune.timeline.timeline import Timeline, timeline_of
 from thriftune.timeline.told import OUTSIDE, as_told, told_of
 
 PHASES = ("collection", "training", "evaluation", "deployment", "upkeep")
@@ -134,8 +137,9 @@ def build(
         environment=_environment(facts.last("attempt.started")),
         returns=returns(best_baseline(comparisons, metric), project.worth, cost.spent),
         previous=None if metric in NOT_IN_POINTS else over_previous(past, attempt, metric),
-        timeline=timeline_of(project.name, as_told(project.timeline, told_of(past)), None, own, own[-1].at),
+        timeline=_timeline(project, past, own),
         durations=durations(past),
+        compared=_compared(past),
         inherited={stage: source for stage, (source, _) in inherited.items()},
         spending=spending(past, own, balance, billed),
     )
@@ -173,6 +177,18 @@ class _Facts:
     def last(self, kind: str) -> Event | None:
         found = self.of(kind)
         return found[-1] if found else None
+
+
+def _timeline(project: ProjectSummary, past: Sequence[Event], own: Sequence[Event]) -> Timeline | None:
+    """The attempt in time, as of its last event."""
+    options = as_told(project.timeline, told_of(past))
+    return timeline_of(project.name, options, None, own, own[-1].at, took=took_of(past))
+
+
+def _compared(past: Sequence[Event]) -> Compared | None:
+    """The latest comparison with other machines; None where nobody asked for one."""
+    found = [event for event in past if event.kind == "plan.compared"]
+    return Compared(found[-1].at, found[-1].data["ways"], from_data(found[-1].data)) if found else None
 
 
 # What an attempt took over from earlier ones

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from decimal import Decimal
 from typing import Any
 
+from thriftune.plan.compare import to_data
 from thriftune.report import spending
 from thriftune.report.benefit import benefit_of
 from thriftune.report.model import Cost, DataStep, Estimate, ForecastScore, Report, Return, Scores, TimeUse
@@ -59,6 +60,9 @@ def to_json(report: Report) -> dict[str, Any]:
         "breaches": [asdict(breach) for breach in report.breaches],
         "return": _return(report.returns),
         "benefit": _benefit(report),
+        "compared": None
+        if report.compared is None
+        else {"at": report.compared.instant} | to_data(report.compared.comparison) | {"ways": report.compared.ways},
         "durations": [asdict(one) for one in report.durations],
         "previous": None if report.previous is None else asdict(report.previous),
         "curves": {

@@ -16,6 +16,7 @@ from typing import Any
 from thriftune.errors import BadInput
 from thriftune.report import benefit_said, headline, wording
 from thriftune.report.figures import figures
+from thriftune.report.frontier import frontier_picture
 from thriftune.report.gantt import eaten_said, gantt_picture, summary
 from thriftune.report.model import DataStep, ForecastScore, Report, Tokens
 from thriftune.report.plotting import Figure
@@ -88,6 +89,8 @@ def to_html(report: Report) -> str:
         ),
         gantt=gantt_picture(report.timeline).inline() if report.timeline else "",
         gantt_said=[summary(report.timeline), *eaten_said(report.timeline)] if report.timeline else [],
+        compared=frontier_inline(report),
+        compared_ways=compared_ways(report),
         units=units(report),
         score=forecast_score(report.forecasts),
         data_summary=data_summary(report.data_ledger),
@@ -99,6 +102,31 @@ def to_html(report: Report) -> str:
         data=_json({name: _drawn(figure) for name, figure in charts.items()}),
     )
     return page.lstrip()
+
+
+def frontier_inline(report: Report) -> str:
+    """The frontier of machines as SVG; empty where nothing was compared, or nothing of it has a cost."""
+    found = report.compared
+    picture = None if found is None else frontier_picture(found.comparison, report.project.name)
+    return "" if picture is None else picture.inline()
+
+
+def compared_ways(report: Report) -> list[tuple[str, str, str, str, str, str]]:
+    """The ways of the picture in figures: where, market, cost, time, whether on the frontier, why it is not taken."""
+    if report.compared is None:
+        return []
+    found = report.compared.comparison
+    return [
+        (
+            option.name,
+            option.kind,
+            "not known" if option.cost is None else wording.money(Decimal(repr(option.cost.p50)), found.currency),
+            "not known" if option.seconds is None else wording.duration(option.seconds.p50),
+            "yes" if option.on_frontier else "no",
+            found.why_not(option) or ("the one to take" if option is found.chosen else ""),
+        )
+        for option in found.options
+    ]
 
 
 def tiles(report: Report) -> list[Tile]:

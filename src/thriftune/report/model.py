@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from thriftune.report.spending import Spending
 from thriftune.timeline.options import TimelineOptions
 from thriftune.timeline.timeline import Timeline
+
+if TYPE_CHECKING:
+    from thriftune.plan import compare
 
 
 @dataclass(frozen=True)
@@ -43,10 +46,26 @@ class Power:
     Args:
         watts: under load.
         grams_per_kwh: of carbon dioxide, for its electricity.
+        grams_are_stated: by the project file; else they are the default.
     """
 
     watts: float
     grams_per_kwh: float
+    grams_are_stated: bool = False
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The same run elsewhere, as `thriftune plan --compare` last had it.
+
+    Args:
+        instant: when that was.
+        ways: that were compared, of which `comparison` holds those that were shown.
+    """
+
+    instant: float
+    ways: int
+    comparison: compare.Comparison
 
 
 @dataclass(frozen=True)
@@ -510,6 +529,7 @@ class Report:
     timeline: Timeline | None
     """The attempt in time; None where no plan was recorded."""
     durations: tuple[PhaseDuration, ...]
+    compared: Compared | None
     """Of every phase, in this attempt and all before it."""
     inherited: Mapping[str, int]
     """Stages whose results this attempt took over unchanged, with the attempt that computed them."""

@@ -12,6 +12,7 @@ from thriftune.budget.alerts import sentence
 from thriftune.events import Event
 from thriftune.money.bills import Period
 from thriftune.money.ledger import CATEGORIES, Balance
+from thriftune.report.energy import MeasuredEnergy, energy_basis, energy_kwh, measured_energy
 
 BUSY, MIDDLING, FULL = 0.85, 0.4, 0.85
 """Shares by which a larger or a smaller machine is suggested: the processor or the accelerator is the limit from the
@@ -20,21 +21,49 @@ TELLING_SECONDS = 5.0  # of a phase, from which its use says something about the
 
 
 @dataclass(frozen=True)
+class Amount:
+    """How much was kept, or went over the network.
+
+    Args:
+        value: in `unit`.
+        unit: `GB-hours` or `GB`, of 10⁹ bytes.
+        unpriced: of it, what had no price and so cost nothing.
+    """
+
+    value: float
+    unit: str
+    unpriced: float
+
+    @property
+    def said(self) -> str:
+        """For people: `1.25 GB-hours, not priced`."""
+        if self.unpriced <= 0:
+            return f"{self.value:.3g} {self.unit}"
+        part = "" if self.unpriced >= self.value else f"{self.unpriced:.3g} of them "
+        return f"{self.value:.3g} {self.unit}, {part}not priced"
+
+
+@dataclass(frozen=True)
 class CategoryCost:
-    """A kind of cost, whatever phase paid it."""
+    """A kind of cost, whatever phase paid it.
+
+    Args:
+        amount: how much of it there was, where that is counted.
+    """
 
     category: str
     spent: Decimal
     allowance: Decimal | None
     estimated: Decimal
+    amount: Amount | None = None
 
 
 @dataclass(frozen=True)
 class Energy:
-    """Electricity, apart from the machine's price, which holds it already: metered seconds × a stated draw."""
+    """Electricity, apart from the machine's price, which holds it already; `cost` is None on a rented machine."""
 
     kwh: float
-    cost: Decimal
+    cost: Decimal | None
     basis: str
 
 
@@ -118,6 +147,9 @@ class Spending:
 
     categories: tuple[CategoryCost, ...] = ()
     energy: Energy | None = None
+    measured_energy: MeasuredEnergy | None = None
+    """Of this attempt alone."""
+
     alerts: tuple[Alert, ...] = ()
     reviews: tuple[Reviewed, ...] = ()
     use: tuple[PhaseUse, ...] = ()
@@ -147,8 +179,9 @@ def spending(
     charges = [event.data for event in past if event.kind == "charge"]
     use = _use(own, Decimal(started.get("price_per_hour") or 0))
     return Spending(
-        categories=_categories(charges, {} if balance is None else balance.categories),
-        energy=_energy(charges, started),
+        categories=_categories(charges, {} if balance is None else balance.categories, _amounts(past)),
+        energy=_energy(charges, measured_energy(past), started),
+        measured_energy=measured_energy(own),
         alerts=tuple(_alert(event) for event in past if event.kind == "alert"),
         reviews=_reviews(own),
         use=use,
@@ -229,6 +262,7 @@ def categories_json(found: Spending) -> dict[str, Any]:
             "spent": f"{each.spent:f}",
             "allowance": None if each.allowance is None else f"{each.allowance:f}",
             "estimated": f"{each.estimated:f}",
+            "amount": None if each.amount is None else vars(each.amount),
         }
         for each in found.categories
     }
@@ -237,7 +271,10 @@ def categories_json(found: Spending) -> dict[str, Any]:
 def energy_json(found: Spending) -> dict[str, Any] | None:
     """Energy, apart."""
     energy = found.energy
-    return None if energy is None else {"kwh": energy.kwh, "cost": f"{energy.cost:f}", "basis": energy.basis}
+    if energy is None:
+        return None
+    cost = None if energy.cost is None else f"{energy.cost:f}"
+    return {"kwh": energy.kwh, "cost": cost, "basis": energy.basis}
 
 
 def use_json(found: Spending) -> dict[str, Any]:
@@ -250,7 +287,21 @@ def use_json(found: Spending) -> dict[str, Any]:
     }
 
 
-def _categories(charges: Sequence[Mapping[str, Any]], allowances: Mapping[str, Decimal]) -> tuple[CategoryCost, ...]:
+def _amounts(past: Sequence[Event]) -> dict[str, Amount]:
+    """What was kept and what went over the network, of the categories that count it."""
+    found = {}
+    for kind, name, unit, divisor in (("storage", "gb_hours", "GB-hours", 1.0), ("transfer", "bytes", "GB", 1e9)):
+        seen = [event.data for event in past if event.kind == kind]
+        total = math.fsum(data[name] for data in seen) / divisor
+        if total > 0:
+            unpriced = math.fsum(data[name] for data in seen if data["cost"] is None) / divisor
+            found[kind] = Amount(total, unit, unpriced)
+    return found
+
+
+def _categories(
+    charges: Sequence[Mapping[str, Any]], allowances: Mapping[str, Decimal], amounts: Mapping[str, Amount]
+) -> tuple[CategoryCost, ...]:
     named = dict.fromkeys([*CATEGORIES, *(charge["category"] for charge in charges)])
     return tuple(
         CategoryCost(
@@ -258,6 +309,7 @@ def _categories(charges: Sequence[Mapping[str, Any]], allowances: Mapping[str, D
             spent=_sum(charge for charge in charges if charge["category"] == category),
             allowance=allowances.get(category),
             estimated=_sum(c for c in charges if c["category"] == category and c["estimated"]),
+            amount=amounts.get(category),
         )
         for category in named
     )
@@ -267,14 +319,17 @@ def _sum(charges: Any) -> Decimal:
     return sum((Decimal(charge["amount"]) for charge in charges), Decimal(0))
 
 
-def _energy(charges: Sequence[Mapping[str, Any]], started: Mapping[str, Any]) -> Energy | None:
+def _energy(
+    charges: Sequence[Mapping[str, Any]], measured: MeasuredEnergy | None, started: Mapping[str, Any]
+) -> Energy | None:
     watts, price = started.get("power_watts"), started.get("electricity_per_kwh")
-    if watts is None or price is None:
-        return None
     seconds = math.fsum(charge["seconds"] or 0.0 for charge in charges if charge["category"] == "machine")
-    kwh = Decimal(repr(seconds)) * Decimal(watts) / 3_600_000
-    cost = (kwh * Decimal(price)).quantize(Decimal("1e-9"))
-    return Energy(float(kwh), cost, f"metered seconds × {watts} W from compute.local, not measured")
+    kwh = energy_kwh(measured, seconds, None if watts is None else float(watts))
+    if kwh is None:
+        return None
+    # Of a rented machine nobody told the price of its electricity.
+    cost = None if watts is None or price is None else (Decimal(repr(kwh)) * Decimal(price)).quantize(Decimal("1e-9"))
+    return Energy(kwh, cost, energy_basis(measured, seconds, None if watts is None else float(watts)))
 
 
 def _alert(event: Event) -> Alert:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from thriftune.report.model import Report
-from thriftune.report.spending import Reviewed
+from thriftune.report.spending import CategoryCost, Reviewed
 from thriftune.report.wording import MISSING, duration, megabytes, money, plain, share
 
 MANY_REVIEWS = 6  # the latest are shown in the terminal; the page has them all
@@ -41,17 +41,22 @@ def _alerts(report: Report) -> RenderableType | None:
 
 def _categories(report: Report, table: NewTable) -> RenderableType | None:
     found, currency = report.spending, report.cost.currency
-    shown = [each for each in found.categories if each.spent or each.allowance is not None]
+    shown = [each for each in found.categories if each.spent or each.allowance is not None or each.amount is not None]
     if not shown:
         return None
-    rows = table("", "spent", "allowance", numbers=2)
+    rows = table("", "spent", "allowance", "how much", numbers=3)
     for each in shown:
         allowance = "" if each.allowance is None else money(each.allowance, currency)
-        rows.add_row(_text(each.category), _text(money(each.spent, currency)), _text(allowance))
+        rows.add_row(_text(each.category), _text(money(each.spent, currency)), _text(allowance), _text(_amount(each)))
     if found.energy is None:
         return rows
-    energy = f"{found.energy.kwh:.4f} kWh, {money(found.energy.cost, currency)} ({found.energy.basis})"
+    cost = "" if found.energy.cost is None else f", {money(found.energy.cost, currency)}"
+    energy = f"{found.energy.kwh:.4f} kWh{cost} ({found.energy.basis})"
     return Group(rows, _text(f"Energy, which the machine's price holds: {energy}."))
+
+
+def _amount(found: CategoryCost) -> str:
+    return "" if found.amount is None else found.amount.said
 
 
 def _use(report: Report, table: NewTable) -> RenderableType | None:

@@ -103,6 +103,11 @@ class StatedMachine(Protocol):
         """Of carbon dioxide, for its electricity."""
         ...
 
+    @property
+    def grams_are_stated(self) -> bool:
+        """Whether the project file says so, and not the default."""
+        ...
+
 
 class StatedCompute(Protocol):
     """`compute` of the project file."""
@@ -165,7 +170,8 @@ def _power(compute: StatedCompute) -> Power | None:
     """What this machine is taken to draw; nothing is known of a rented one."""
     if compute.machine != "local":
         return None
-    return Power(float(compute.local.power_watts), float(compute.local.grams_per_kwh))
+    local = compute.local
+    return Power(float(local.power_watts), float(local.grams_per_kwh), local.grams_are_stated)
 
 
 def _worth(worth: StatedWorth) -> Worth:
