@@ -96,7 +96,8 @@ def _show_own(project: Project, plan: Plan, proposals: Sequence[Proposal], defau
     for proposal in proposals:
         console.print(_proposed(proposal, currency), soft_wrap=True)
     if plan.limits.to_buy:
-        console.print(f"tokens to buy: up to {shown_money(plan.limits.to_buy, currency)}, beside the machine's time")
+        what = "tokens to buy" if project.file.compute.cluster is None else "nodes of the search"
+        console.print(f"{what}: up to {shown_money(plan.limits.to_buy, currency)}, beside this machine's time")
     console.print(
         f"the least that works from here: a budget of {shown_money(plan.minimum_budget(), currency)} "
         f"and a deadline of {plan.minimum_time():.0f} s"

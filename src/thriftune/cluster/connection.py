@@ -1,0 +1,72 @@
+"""What is asked of a Ray cluster: which nodes there are. It is left when the work is done, however that ends."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from thriftune.errors import BadInput, MissingExtra
+
+
+def ray_module() -> Any:
+    """Ray, imported.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise MissingExtra(
+            "a cluster of workers needs Ray, which is not installed",
+            "compute.cluster",
+            f"no module {error.name}",
+            "the extra `ray`",
+            "pip install 'thriftune[ray]', or leave compute.cluster out",
+        ) from None
+    return ray
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Any]:
+    """Ray, as a driver of the cluster whose head has this address; this machine is the head or has joined it.
+
+    Raises:
+        MissingExtra: Ray is not installed.
+        BadInput: there is no such cluster.
+    """
+    ray = ray_module()
+    ours = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise BadInput(
+            "there is no Ray cluster that this machine is part of",
+            where=f"compute.cluster.address {address}",
+            found=str(error).strip().splitlines()[0],
+            expected="host:port of a head; this machine is that head, or has joined it by `ray start --address`",
+            way_out="start the cluster, or have one made for the run with address: local",
+        ) from error
+    finally:
+        for number, handler in ours.items():  # Ray puts its own in their places
+            signal.signal(number, handler)
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def nodes_of(ray: Any) -> tuple[set[str], set[str]]:
+    """The nodes that take calls, and those that ended because they were told to; a node in neither is lost."""
+    from ray.core.generated.common_pb2 import NodeDeathInfo
+
+    in_order = {NodeDeathInfo.EXPECTED_TERMINATION, NodeDeathInfo.AUTOSCALER_DRAIN_IDLE}
+    alive, left = set(), set()
+    for node in ray.nodes():
+        if node["Alive"] and node["Resources"].get("CPU", 0) > 0:
+            alive.add(str(node["NodeID"]))
+        elif not node["Alive"] and node.get("DeathReason") in in_order:
+            left.add(str(node["NodeID"]))
+    return alive, left
