@@ -27,7 +27,7 @@ LAYERS = (
     "project",
     "session",
     "forecasting reviewing",
-    "managed_line search_line queueing",
+    "managed_line search_line queueing launching",
     "pipeline",
     "cli",
 )

@@ -12,8 +12,8 @@ from thriftune.clock import ManualClock
 from thriftune.cluster.nodes import AHEAD_SECONDS, BLOCK_SECONDS, NodeMeter
 from thriftune.errors import OutOfBudget
 from thriftune.events import EventLog, open_attempt
-from thriftune.money.ledger import Ledger
 from thriftune.money.leases import Lease, acquire
+from thriftune.money.ledger import Ledger
 from thriftune.store import Store
 
 PRICE_PER_HOUR = Decimal(36)  # a cent a second

@@ -52,10 +52,15 @@ def connected(address: str) -> Iterator[Any]:
     finally:
         for number, handler in ours.items():  # Ray puts its own in their places
             signal.signal(number, handler)
+    ray._private.worker.print_to_stdstream = _nowhere  # Ray tells of lost nodes on standard output, where ours goes
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _nowhere(_said: Any, ignore_prefix: bool) -> None:
+    """In the place of what prints."""
 
 
 def nodes_of(ray: Any) -> tuple[set[str], set[str]]:

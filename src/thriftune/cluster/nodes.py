@@ -143,7 +143,7 @@ class NodeMeter:
         """
         lease = acquire(self._store, self._clock, self._ledger, self._price, self._machine(name), since=now)
         self._nodes[name] = _Node(lease, now)
-        self._ledger.events.emit("node.started", node=name, price_per_hour=str(self._price))
+        self._ledger.events.emit("node.started", node=name, at=now, price_per_hour=str(self._price))
 
     def _sign(self, name: str, now: float) -> None:
         """Note a sign of life, and hold the next block where the one at work is nearly over."""

@@ -80,6 +80,7 @@ class NodeCrew:
             done += self._ray.wait(rest, num_returns=len(rest), timeout=0)[0]
         alive, left = nodes_of(self._ray)
         self._meter.see(alive, left)
+        self._meter.hold(len(self._open))  # for one that comes in the place of one that was lost
         self._check_that_nodes_come(bool(alive))
         return [self._answered(reference) for reference in done]
 
