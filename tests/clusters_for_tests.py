@@ -14,10 +14,11 @@ def marked() -> set[int]:
     return {process.pid for process, _ in _ours()}
 
 
-def raylet_of(node: str) -> psutil.Process:
-    """The process that is a node: its workers end with it."""
-    (found,) = [process for process, env in _ours() if env.get(NODE) == node and process.name() == "raylet"]
-    return found
+def lose(nodes: set[str]) -> None:
+    """Lose nodes, as machines that lose their power: every process of theirs at once."""
+    for process, environment in list(_ours()):
+        if environment.get(NODE) in nodes:
+            process.kill()
 
 
 def _ours() -> Iterator[tuple[psutil.Process, dict[str, str]]]:

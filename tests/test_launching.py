@@ -157,10 +157,9 @@ def skypilot(tmp_path, monkeypatch) -> Sky:
     return Sky(SKY)
 
 
-@pytest.mark.parametrize(("machine", "market"), [("aws:g5.8xlarge", "spot"), ("lambda:gpu_1x_a10", "on-demand")])
-def test_skypilot_s_own_parser_takes_the_task(tmp_path, monkeypatch, skypilot, machine, market):
+def test_skypilot_s_own_parser_takes_the_task(tmp_path, monkeypatch, skypilot):
     monkeypatch.setenv("HF_TOKEN", "hf_very_secret")
-    skypilot.read(prepare_launch(project(tmp_path, machine=machine, more=f"market: {market}")).path)
+    skypilot.read(prepare_launch(project(tmp_path, more="market: spot")).path)
 
 
 def test_what_skypilot_s_parser_refuses_is_told_in_its_words(tmp_path, skypilot):
@@ -208,7 +207,7 @@ if words[0] == "launch":
 
 @pytest.mark.slow
 def test_a_launch_spends_from_one_account_brings_back_the_model_and_takes_the_machine_down(
-    tmp_path, monkeypatch, fresh_postgres_url
+    tmp_path, skypilot, fresh_postgres_url
 ):
     (machine := tmp_path / "machine").mkdir()
     (programs := tmp_path / "bin").mkdir()

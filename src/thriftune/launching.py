@@ -54,9 +54,12 @@ import json, sys
 import sky
 config = json.load(sys.stdin)
 given = [(name, "given at the launch") for name in config.get("secrets") or {}]
-task = sky.Task.from_yaml_config(config, secrets_overrides=given)
-for each in task.resources:
-    each.validate()
+try:
+    task = sky.Task.from_yaml_config(config, secrets_overrides=given)
+    for each in task.resources:
+        each.validate()
+except Exception as error:
+    sys.exit(" ".join(str(error).split()))
 """
 
 
@@ -258,7 +261,7 @@ class Sky:
                 where=str(path),
                 found=(read.stderr.strip() or "no word from it").splitlines()[-1],
                 expected="a task that its parser takes",
-                way_out="change what the message names in the project file's compute; SkyPilot must reach its catalogues",
+                way_out="change in compute what the message names; SkyPilot must reach its own catalogues",
             )
 
 
