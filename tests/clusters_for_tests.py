@@ -1,31 +1,32 @@
-"""The processes of the clusters that the product makes, as the tests find, kill and count them."""
+"""The processes of the clusters that the product makes, as the tests find, lose and count them."""
 
-from collections.abc import Iterator
+import os
 
 import psutil
-
-from thriftune.cluster.local import MARK
 
 NODE = "RAY_OVERRIDE_NODE_ID_FOR_TESTING"  # set for a node's raylet, and for the workers below it
 
 
-def marked() -> set[int]:
-    """The processes of all clusters."""
-    return {process.pid for process, _ in _ours()}
+def cluster_of(pid: int) -> int:
+    """The session of the cluster that a process has had made."""
+    (keeper,) = [one for one in psutil.Process(pid).children() if "thriftune.cluster.local" in one.cmdline()]
+    return os.getsid(keeper.pid)
 
 
-def lose(nodes: set[str]) -> None:
-    """Lose nodes, as machines that lose their power: every process of theirs at once."""
-    for process, environment in list(_ours()):
-        if environment.get(NODE) in nodes:
-            process.kill()
-
-
-def _ours() -> Iterator[tuple[psutil.Process, dict[str, str]]]:
+def processes_in(session: int) -> list[psutil.Process]:
+    """All processes of a session, wherever they hang in the tree."""
+    found = []
     for process in psutil.process_iter():
         try:
-            environment = process.environ()
-        except psutil.Error:
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (ProcessLookupError, psutil.NoSuchProcess):
             continue
-        if MARK in environment:
-            yield process, environment
+    return found
+
+
+def lose(session: int, nodes: set[str]) -> None:
+    """Lose nodes, as machines that lose their power: every process of theirs at once."""
+    raylets = [one for one in processes_in(session) if one.name() == "raylet" and one.environ().get(NODE) in nodes]
+    for process in [*raylets, *(child for raylet in raylets for child in raylet.children(recursive=True))]:
+        process.kill()

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from decimal import Decimal
 
+import psutil
 import pytest
 
-from clusters_for_tests import marked
+from clusters_for_tests import cluster_of, processes_in
 from thriftune.clock import SystemClock
 from thriftune.cluster.connection import connected, nodes_of
-from thriftune.cluster.local import MARK, local_cluster
+from thriftune.cluster.local import local_cluster
 from thriftune.cluster.nodes import NodeMeter
 from thriftune.events import EventLog, open_attempt
 from thriftune.money.leases import acquire
@@ -53,6 +53,7 @@ def test_nodes_come_with_the_work_and_go_after_it_and_each_is_paid_for(tmp_path)
         return [event.data["node"] for event in events.read(kinds=[kind])]
 
     with local_cluster(2, idle_seconds=3.0) as address, connected(address) as ray:
+        session = cluster_of(os.getpid())
         meter = NodeMeter(store, clock, ledger, machine.fence, PRICE_PER_HOUR, address, 3.0)
         call = ray.remote(num_cpus=1, max_retries=0)(look)
 
@@ -84,17 +85,16 @@ def test_nodes_come_with_the_work_and_go_after_it_and_each_is_paid_for(tmp_path)
         assert seconds == pytest.approx(ended[node] - at, abs=1e-5)
     hours = sum(transfer.seconds for transfer in charged) / 3600
     assert float(ledger.balance().spent) == pytest.approx(hours * float(PRICE_PER_HOUR), abs=1e-6)
-    assert MARK not in os.environ
+    assert not processes_in(session)
 
 
 @pytest.mark.slow
 def test_a_cluster_ends_with_the_process_that_asked_for_it_however_that_ends():
-    before = marked()
-    program = (
-        "import os, signal; from thriftune.cluster.local import local_cluster\n"
-        "with local_cluster(1):\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    killed = subprocess.run([sys.executable, "-c", program], check=False)
-    assert killed.returncode == -signal.SIGKILL
-    wait_until(lambda: not marked() - before)
+    program = "from thriftune.cluster.local import local_cluster\nwith local_cluster(1):\n    print('up', input())"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", program], **pipes) as process:
+        wait_until(lambda: bool(psutil.Process(process.pid).children()))
+        session = cluster_of(process.pid)
+        wait_until(lambda: any(one.name() == "raylet" for one in processes_in(session)))
+        process.kill()
+    wait_until(lambda: not processes_in(session))

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from clusters_for_tests import lose, marked
+from clusters_for_tests import cluster_of, lose, processes_in
 from line_for_tests import CLASSIFY, charged, classifier
 from models_for_tests import bert_folder
 
@@ -19,13 +19,13 @@ ON_NODES = CLASSIFY.replace(", learning_rate: 0.003", "").replace(
 
 @pytest.mark.slow
 def test_nodes_that_are_lost_in_the_middle_of_trials_cost_a_look_each_and_every_node_second_is_charged_once(tmp_path):
-    before = marked()
     line = classifier(tmp_path / "project", bert_folder(tmp_path / "bert"), tmp_path / "home", ON_NODES, epochs=20)
     process = line.start("run")
     line.wait_until(lambda: len(line.events("node.started")) == 2 == len(line.events("search.worker")))
     line.wait_for("trial.training.step")
     lost = {each["node"] for each in line.events("node.started")}
-    lose(lost)
+    session = cluster_of(process.pid)
+    lose(session, lost)
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     assert "raylet" not in out + err
@@ -52,4 +52,4 @@ def test_nodes_that_are_lost_in_the_middle_of_trials_cost_a_look_each_and_every_
     assert float(sum(amounts)) == pytest.approx(seconds * 0.002, abs=1e-6)
     assert Decimal(line.json("report")["cost"]["spent"]) == charged(line) <= Decimal("5.00")
     assert not line.rows("SELECT unit FROM transfers WHERE state = 'pending'")
-    assert not marked() - before
+    assert not processes_in(session)

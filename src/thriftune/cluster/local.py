@@ -3,22 +3,20 @@
 Ray's `fake_multinode` provider starts the nodes as processes here; with another provider the same configuration starts
 machines. The head has no cores, so that every call needs a node. A keeper, this file as a program, starts the cluster
 and ends it when whoever asked for it is gone, however that ended. `ray stop` would end every Ray process of the
-machine: ours are known by a mark in their environment, and ended by their numbers.
+machine: ours are one session of the operating system's, the keeper's, and ended by their numbers.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -28,10 +26,8 @@ import psutil  # type: ignore[import-untyped]
 from thriftune.cluster.connection import ray_module
 from thriftune.errors import BadInput
 
-MARK = "THRIFTUNE_CLUSTER"  # set for every process of a cluster
 OBJECT_STORE_BYTES = 100_000_000  # a node, enough for calls that hand over paths and figures
 START_SECONDS = 120.0
-END_SECONDS = 5.0
 STARTED = "Ray runtime started"  # what Ray says when the head answers
 READY = "ready"
 NO_SETTINGS = ("auth", "docker", "file_mounts")  # Ray asks for each of these keys
@@ -101,17 +97,17 @@ def local_cluster(most_nodes: int, cores: int = 1, idle_seconds: float = 60.0) -
     """
     ray_module()
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # short: sockets lie in it, whose paths are bounded
-    port, mark = _free_port(), secrets.token_hex(8)
+    port = _free_port()
     address = f"127.0.0.1:{port}"
     config = folder / "autoscaler.json"  # JSON is YAML
     config.write_text(json.dumps(configuration(most_nodes, cores, idle_seconds, address)))
     keeper = subprocess.Popen(
         [sys.executable, "-m", __name__, str(folder), str(port)],
-        env=QUICK | os.environ | {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", MARK: mark},
+        env=QUICK | os.environ | {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        start_new_session=True,  # Ctrl-C is for the search, which ends it
+        start_new_session=True,  # by which its processes are known; and Ctrl-C is for the search, which ends it
     )
     assert keeper.stdin is not None and keeper.stdout is not None
     try:
@@ -131,11 +127,6 @@ def local_cluster(most_nodes: int, cores: int = 1, idle_seconds: float = 60.0) -
         keeper.stdout.close()
 
 
-def processes_of(mark: str) -> list[psutil.Process]:
-    """A cluster's processes, wherever they hang in the tree, its keeper among them."""
-    return [process for process in psutil.process_iter() if _mark_of(process) == mark]
-
-
 def keep(folder: Path, port: int) -> None:
     """Start a cluster's head, say so, and end the cluster when standard input does."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=0"]
@@ -149,7 +140,7 @@ def keep(folder: Path, port: int) -> None:
         print(_awaited(head, said), flush=True)
         sys.stdin.read()
     finally:
-        _end(os.environ[MARK])
+        _end()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -163,22 +154,22 @@ def _awaited(head: subprocess.Popen[bytes], said: Path) -> str:
     return "; ".join(said.read_text(errors="replace").strip().splitlines()[-3:])
 
 
-def _end(mark: str) -> None:
-    """End the cluster's processes, all but this one: asked first, then at once."""
-    for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGKILL):  # one may have been begun meanwhile
-        there = [process for process in processes_of(mark) if process.pid != os.getpid()]
+def _end() -> None:
+    """End all processes of this session but this one, at once: what they hold is in a folder that goes too."""
+    while there := [process for process in psutil.process_iter() if _is_ours(process)]:
         for process in there:
             with suppress(psutil.NoSuchProcess):
-                process.send_signal(number)
-        psutil.wait_procs(there, timeout=END_SECONDS)
+                process.kill()
+        time.sleep(0.1)
 
 
-def _mark_of(process: psutil.Process) -> str | None:
+def _is_ours(process: psutil.Process) -> bool:
+    """Whether a process runs in this session and is not this one."""
     try:
-        environment: Mapping[str, str] = process.environ()
-    except (psutil.Error, OSError):
-        return None
-    return environment.get(MARK)
+        ours = process.pid != os.getpid() and os.getsid(process.pid) == os.getsid(0)
+        return ours and bool(process.status() != psutil.STATUS_ZOMBIE)
+    except (ProcessLookupError, psutil.NoSuchProcess):
+        return False
 
 
 def _free_port() -> int:
