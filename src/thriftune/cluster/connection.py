@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from thriftune.errors import BadInput, MissingExtra
+
+ANSWER_SECONDS = 10.0  # in which a head answers that is there
 
 
 def ray_module() -> Any:
@@ -40,8 +43,10 @@ def connected(address: str) -> Iterator[Any]:
     ray = ray_module()
     ours = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        host, _, port = address.rpartition(":")
+        socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()  # Ray itself tries for minutes
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=False)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise BadInput(
             "there is no Ray cluster that this machine is part of",
             where=f"compute.cluster.address {address}",
