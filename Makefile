@@ -18,7 +18,10 @@ demo-chat: setup  ## the same for a chat model
 check: setup  ## formatting, lint, types
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 
-test: check  ## check, then every test
+.venv-sky/.ready: scripts/sky
+	bash scripts/sky $(PYTHON)
+
+test: check .venv-sky/.ready  ## check, then every test
 	$(BIN)/python -m pytest
 
 .venv-autogluon/.ready: scripts/autogluon

@@ -18,7 +18,7 @@ LAYERS = (
     "store artifacts events",
     "money",
     "budget",
-    "context",
+    "context cluster",
     "metrics models tasks managed",
     "collect prepare train evaluate search select deploy monitor",
     "plan",
@@ -27,7 +27,7 @@ LAYERS = (
     "project",
     "session",
     "forecasting reviewing",
-    "managed_line search_line queueing",
+    "managed_line search_line queueing launching",
     "pipeline",
     "cli",
 )
@@ -35,7 +35,7 @@ TO_COME = {"monitor"}
 ORDER = [name for layer in LAYERS for name in layer.split()]
 
 # They take seconds to import: a command that needs none of them must not wait for them.
-HEAVY = ("torch", "transformers", "sklearn", "scipy", "polars", "plotly", "peft", "fastapi", "uvicorn", "google")
+HEAVY = ("torch", "transformers", "sklearn", "scipy", "polars", "plotly", "peft", "fastapi", "uvicorn", "google", "ray")
 
 
 @dataclass(frozen=True)

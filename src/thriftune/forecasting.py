@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from thriftune.budget.forecast import Forecast, largest, total
@@ -23,7 +24,7 @@ from thriftune.plan.plan import PHASES, WHOLE, Limits, Part, Plan
 from thriftune.plan.whatif import Answer, Question, asked_limits, most_rows, reached
 from thriftune.plan.workload import FLOPS_PART, Workload
 from thriftune.prepare import prepare
-from thriftune.search.options import allowance
+from thriftune.search.options import Nodes, allowance
 from thriftune.select import select
 from thriftune.session import EXIT_SECONDS, Session
 from thriftune.tasks.kinds import KINDS, kind_of
@@ -296,7 +297,7 @@ def expect_measured(session: Session, size: Size, bench: Bench) -> None:
     outlook.sharpen("train", full, least)
     if file.search is not None:
         room = session.limits().seconds - outlook.after("train") - full.p50
-        seconds = allowance(file.search, max(0.0, room) + full.p50, full.p50)
+        seconds = search_seconds(session, max(0.0, room) + full.p50, full.p50)
         outlook.sharpen("search", Forecast.of([0.0, 0.5 * seconds, seconds, seconds, seconds], "probe"), NOTHING)
     outlook.sharpen("save", Forecast.lognormal(costs.checkpoint / 2, SAVE_SPREAD, "probe"))
     outlook.sharpen("open", open_seconds(session))
@@ -312,6 +313,34 @@ def expect_measured(session: Session, size: Size, bench: Bench) -> None:
     for phase, most in {"training": training, "evaluation": largest([asked, training])}.items():
         outlook.memory[phase] = session.residuals.foretell(f"memory/{phase}", most)
     outlook.memory["collection"] = Forecast.exact(session.peaks.get("collection", 0), "measured")
+
+
+def money_for(limits: Limits, room: float) -> Decimal:
+    """What is left for parts that have so many seconds together: all but what this machine costs in the others."""
+    others = Decimal(max(0.0, limits.seconds - room)) if math.isfinite(limits.seconds) else Decimal(0)
+    if limits.money_left is None:
+        return Decimal(0)
+    return max(Decimal(0), limits.money_left - limits.to_buy - others * limits.price_per_hour / 3600)
+
+
+def search_seconds(session: Session, room: float, full: float) -> float:
+    """What a search may take; until it has begun, what its nodes may cost is noted as still to be bought.
+
+    Args:
+        room: seconds that are left for search and training together.
+        full: of a whole training.
+    """
+    file = session.project.file
+    assert file.search is not None
+    if file.compute.cluster is None:
+        return allowance(file.search, room, full)
+    session.to_buy.pop("search", None)
+    limits = session.limits()
+    nodes = Nodes(file.compute.cluster, money_for(limits, room), limits.price_per_hour)
+    seconds = allowance(file.search, room, full, nodes)
+    if seconds and session.decisions.recorded("search_allowance", 0) is None:
+        session.to_buy["search"] = nodes.cost(file.search, seconds)
+    return seconds
 
 
 def forecast(session: Session, bench: Bench) -> Plan:

@@ -22,6 +22,7 @@ from thriftune.forecasting import (
     ROW_EPOCH_PART,
     Bench,
     Size,
+    search_seconds,
 )
 from thriftune.money.prices import LOCAL, PriceTable
 from thriftune.money.tables import interruptions
@@ -43,7 +44,6 @@ from thriftune.plan.review import (
     with_part,
 )
 from thriftune.plan.workload import SETUP_SECONDS, SETUP_SPREAD, Elsewhere
-from thriftune.search.options import allowance
 from thriftune.session import Session
 from thriftune.tasks.kinds import KINDS
 
@@ -113,7 +113,7 @@ class Reviewer:
         if search is not None and "search" in outlook.parts and train is not None:
             full = outlook.parts["train"].seconds.p50
             room = max(0.0, limits.seconds - outlook.after("search")) + full
-            outlook.sharpen("search", _searching(self._search_left(allowance(search, room, full))))
+            outlook.sharpen("search", _searching(self._search_left(search_seconds(session, room, full))))
         return outlook.plan(limits)
 
     def proposals(self, plan: Plan) -> Iterator[Proposal]:

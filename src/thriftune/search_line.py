@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from thriftune.cluster.options import LOCAL
 from thriftune.errors import BadInput
+from thriftune.forecasting import money_for
 from thriftune.project.project import Project
-from thriftune.session import Session
+from thriftune.session import DATABASE_VARIABLE, Session, database_url
 
 if TYPE_CHECKING:
     import polars as pl
@@ -83,7 +85,10 @@ def check(project: Project, alone: bool) -> None:
     Raises:
         BadInput: it is to search, and several processes or a provider are to train.
     """
-    if project.file.search is None or alone:
+    if project.file.search is None:
+        return
+    if alone:
+        _check_reach(project)
         return
     raise BadInput(
         "a search trains on this machine, in one process",
@@ -91,6 +96,20 @@ def check(project: Project, alone: bool) -> None:
         found="several processes, or a model that its provider tunes",
         expected="a model that is trained here, by thriftune run",
         way_out="leave search out; what a search of one process found can be stated under train",
+    )
+
+
+def _check_reach(project: Project) -> None:
+    """Refuse a cluster of other machines that cannot reach the project's database."""
+    cluster = project.file.compute.cluster
+    if cluster is None or cluster.address == LOCAL or not database_url(project).startswith("sqlite"):
+        return
+    raise BadInput(
+        "the nodes of a cluster write to the project's database, which must be in reach for them",
+        where="compute.cluster",
+        found="a file of this machine",
+        expected=f"the address of a PostgreSQL database in {DATABASE_VARIABLE}",
+        way_out=f"set {DATABASE_VARIABLE}, or have a cluster made on this machine with address: local",
     )
 
 
@@ -135,6 +154,7 @@ def searched(session: Session, splits: Splits, meant: Callable[[str], str], room
         work_of=make,
         choose_machine=lambda width: choose_machine(session.decisions.take, width, file.train),
         serving_of=make.run_through,
+        nodes=file.compute.cluster,
     )
     worth = file.objective.worth
     with session.part("search", metered=False) as span:
@@ -143,6 +163,7 @@ def searched(session: Session, splits: Splits, meant: Callable[[str], str], room
             sought,
             Means(
                 room=room,
+                money=money_for(session.limits(), room),
                 worth_per_score=None if worth is None else 100 * float(worth.per_point_over_horizon()),
                 decisions=session.decisions,
                 earlier=context.events.read(attempt=context.attempt),

@@ -10,6 +10,7 @@ from thriftune.cli import (
     cancel,
     init,
     inspect,
+    launch,
     prices,
     queue,
     report,
@@ -34,6 +35,7 @@ app.add_typer(timeline_app, name="timeline")
 
 app.command("run")(run.run)
 app.command("train")(run.train)
+app.command("launch")(launch.launch)
 app.command("cancel")(cancel.cancel)
 app.command("queue")(queue.queue)
 app.command("status")(status.status)

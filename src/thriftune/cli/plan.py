@@ -103,7 +103,8 @@ def _show_own(project: Project, plan: Plan, proposals: Sequence[Proposal], defau
     if plan.limits.to_keep:
         console.print(f"storage: up to {shown_money(plan.limits.to_keep, currency)}, beside the machine's time")
     if plan.limits.to_buy:
-        console.print(f"tokens to buy: up to {shown_money(plan.limits.to_buy, currency)}, beside the machine's time")
+        what = "tokens to buy" if project.file.compute.cluster is None else "nodes of the search"
+        console.print(f"{what}: up to {shown_money(plan.limits.to_buy, currency)}, beside this machine's time")
     console.print(
         f"the least that works from here: a budget of {shown_money(plan.minimum_budget(), currency)} "
         f"and a deadline of {plan.minimum_time():.0f} s"

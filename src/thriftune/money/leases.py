@@ -308,7 +308,7 @@ def settle_dead(store: Store, clock: Clock, row: Row[Any], transaction: Transact
     nanoseconds = until_ns - row.metered_until_ns
     unpaid, remainder = cost_nano(nanoseconds, row.price_nano_per_hour, row.remainder)
     seconds = nanoseconds / NANOSECONDS
-    for each in pending:
+    for each in sorted(pending, key=lambda each: each.until_ns or 0):  # what was at work before what was still to come
         if each.until_ns is None:  # not machine time: nobody knows whether it was bought, so it counts in full
             ledger.post(each, each.upper_nano, 0.0, estimated=True, inside=transaction)
         else:

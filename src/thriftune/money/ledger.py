@@ -286,6 +286,7 @@ class Ledger:
         *,
         fence: Fence | None = None,
         until_ns: int | None = None,
+        inside: Transaction | None = None,
     ) -> Reservation:
         """Hold money for a unit of work.
 
@@ -300,6 +301,7 @@ class Ledger:
             unit: what it is, for people.
             fence: the lease under which the money will be spent.
             until_ns: when a metered unit should have ended, in ns since the epoch.
+            inside: a transaction of the caller's.
 
         Raises:
             OutOfBudget: the total does not hold it; the message gives the numbers.
@@ -308,7 +310,7 @@ class Ledger:
         if upper_nano < 0:
             raise ValueError(f"an upper bound is not negative, got {upper_nano}")
         upper_nano = min(upper_nano, LARGEST_NANO)  # more than any budget: refused all the same
-        with self._store.begin() as transaction:
+        with self._store.begin(inside) as transaction:
             self._check(transaction, fence)
             left = transaction.execute(_HOLD, {"of": self.project, "held": upper_nano}).scalar()
             if left is None:

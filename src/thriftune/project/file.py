@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from thriftune.cluster.options import ClusterOptions
 from thriftune.collect.options import CollectOptions, Source
 from thriftune.deploy.options import DeployOptions
 from thriftune.evaluate.options import EvaluateOptions, Target
@@ -328,6 +329,9 @@ class Compute(Options):
     local: LocalMachine = Field(
         default_factory=LocalMachine, description="Energy and amortisation of this machine, assumed"
     )
+    cluster: ClusterOptions | None = Field(
+        default=None, description="A search's workers are on this machine; a Ray cluster brings a node for each"
+    )
     priority: int = Field(
         default=5, ge=0, le=9, description="Who goes first where projects share a machine: 9 before 0, 5 for most"
     )
@@ -382,6 +386,12 @@ class ProjectFile(Options):
         if self.train.heads == "by_part" and not can_have_heads(self.objective.task):
             able = " or ".join(task for task in KINDS if can_have_heads(task))
             raise ValueError(f"the task {able} for train.heads: by_part (found {self.objective.task})")
+        return self
+
+    @model_validator(mode="after")
+    def _cluster_is_for_a_search(self) -> Self:
+        if self.compute.cluster is not None and self.search is None:
+            raise ValueError("search for compute.cluster, whose nodes are for a search's workers (found none)")
         return self
 
     @model_validator(mode="after")

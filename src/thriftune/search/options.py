@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
+from thriftune.cluster.options import ClusterOptions
 from thriftune.options import Options
 from thriftune.train.options import TrainOptions
 
@@ -90,7 +93,8 @@ class SearchOptions(Options):
         default=1,
         ge=1,
         le=64,
-        description="Processes on this machine that train side by side, sharing its threads; for sampler: curves",
+        description="Processes that train side by side, for sampler: curves: on this machine, sharing its threads, or"
+        " each on a node of compute.cluster",
     )
     repeats: int = Field(
         default=1, ge=1, le=20, description="Times that the rows are cut into folds anew: repeats × folds to train on"
@@ -171,14 +175,42 @@ def train_options(options: TrainOptions, values: Mapping[str, Any]) -> TrainOpti
     return TrainOptions.model_validate(whole)
 
 
-def allowance(options: SearchOptions, room: float, full: float) -> float:
+@dataclass(frozen=True)
+class Nodes:
+    """What a search's workers on nodes are paid from.
+
+    Args:
+        cluster: its options.
+        money: that is left for search and training together.
+        price_per_hour: of this machine, which is paid for meanwhile too.
+    """
+
+    cluster: ClusterOptions
+    money: Decimal
+    price_per_hour: Decimal
+
+    def cost(self, options: SearchOptions, seconds: float) -> Decimal:
+        """The most that the nodes cost in a search of so many seconds, and until they have gone."""
+        return self.cluster.seconds_cost(options.workers, seconds + self.cluster.idle)
+
+    def seconds(self, options: SearchOptions) -> float:
+        """For how long the search's share of the money pays for this machine and all nodes."""
+        a_second = self.price_per_hour / 3600 + self.cluster.seconds_cost(options.workers, 1.0)
+        if not a_second:
+            return math.inf
+        return float((Decimal(options.share) * self.money - self.cost(options, 0.0)) / a_second)
+
+
+def allowance(options: SearchOptions, room: float, full: float, nodes: Nodes | None = None) -> float:
     """Seconds that a search may take.
 
     Args:
         room: seconds that are left for search and training together.
         full: of a whole training with the options as they come.
+        nodes: what its workers are paid from, where they are on nodes.
     """
-    return max(0.0, min(options.share * room, options.runs * full))
+    by_money = math.inf if nodes is None else nodes.seconds(options)
+    return max(0.0, min(options.share * room, options.runs * full, by_money))
 
 
 def as_read(name: str, value: Any) -> Any:

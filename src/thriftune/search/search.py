@@ -7,13 +7,14 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from thriftune.artifacts import Artifact
 from thriftune.context import Context
 from thriftune.search.folds import folds_of
-from thriftune.search.options import SearchOptions, allowance
+from thriftune.search.options import Nodes, allowance
 from thriftune.search.study import Study
 from thriftune.search.trials import Failed, OutOfMoney
 from thriftune.search.types import Found, Means, Sought
@@ -59,7 +60,9 @@ def _search(sought: Sought, means: Means, context: Context, scratch: Path) -> Fo
         costs = probe_costs(loop, PROBE_SECONDS, context.root)
         del loop
     full = costs.seconds_per_token * first.mean_step_tokens * first.full_steps * len(sought.rows) / len(first.train)
-    seconds = means.decisions.take("search_allowance", lambda: _allowance(sought.options, means.room, full))
+    seconds = means.decisions.take(
+        "search_allowance", lambda: _allowance(sought, means, context.meter.price_per_hour, full)
+    )
     each = seconds / (1 + sought.options.nested)
     found = study.go_on(machine, costs, each, scratch / "trials")
     if not found.values or not sought.options.nested:
@@ -102,7 +105,11 @@ def _nested(
     return scores
 
 
-def _allowance(options: SearchOptions, room: float, full: float) -> tuple[float, str]:
-    seconds = allowance(options, room, full)
+def _allowance(sought: Sought, means: Means, price_per_hour: Decimal, full: float) -> tuple[float, str]:
+    options, room = sought.options, means.room
+    nodes = None if sought.nodes is None else Nodes(sought.nodes, means.money, price_per_hour)
     because = f"{options.share:.0%} of {room:.0f} s, and at most {options.runs:g} whole trainings of {full:.0f} s"
-    return seconds, because
+    if nodes is not None:
+        because += f"; {options.share:.0%} of the money pays for this machine and {options.workers} nodes for "
+        because += f"{max(0.0, nodes.seconds(options)):.0f} s"
+    return allowance(options, room, full, nodes), because

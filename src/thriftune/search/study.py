@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from thriftune.context import Context
-from thriftune.errors import BadInput
+from thriftune.errors import BadInput, OutOfBudget
 from thriftune.search.curves import Look
 from thriftune.search.folds import repeated_folds
 from thriftune.search.policies import Policy, Proposal, Standing, to_its_end
@@ -78,7 +79,7 @@ class Study:
         """
         trials = self._trials(self.name, machine, costs, scratch, self._trainings.work_of)
         trials.prepare = partial(self._trainings.give_states, self._shared_states(costs))
-        if self._sought.options.workers > 1:
+        if self._sought.options.workers > 1 or self._sought.nodes is not None:
             because = self._go_on_together(trials, allowed)
         else:
             because = self._go_on_alone(trials, allowed)
@@ -133,7 +134,8 @@ class Study:
 
     def _go_on_together(self, trials: Trials, allowed: float) -> str:
         from thriftune.search.crew import crew_of
-        from thriftune.search.together import look_together
+        from thriftune.search.on_nodes import STARTING_SECONDS, nodes_crew
+        from thriftune.search.together import Crew, look_together
         from thriftune.search.worker import Brief
 
         context = self._context
@@ -148,7 +150,16 @@ class Study:
             machine=trials.machine,
             costs=trials.costs,
         )
-        with crew_of(brief, self._sought.options.workers) as crew:
+        workers, nodes = self._sought.options.workers, self._sought.nodes
+        with ExitStack() as kept:
+            if nodes is None:
+                crew: Crew = kept.enter_context(crew_of(brief, workers))
+            else:
+                try:
+                    with context.meter.unit("training", "search: the cluster is reached", STARTING_SECONDS):
+                        crew = kept.enter_context(nodes_crew(brief, workers, nodes, context))
+                except OutOfBudget:
+                    return OUT_OF_MONEY
             return look_together(self, crew, trials, self._means, context, allowed)
 
     def _look(self, trials: Trials, allowed: float) -> str:
@@ -194,7 +205,9 @@ class Study:
         worth = self._means.worth_per_score
         if not worth:
             return self._sought.options.least_gain
-        return seconds * float(self._context.meter.price_per_hour) / 3600 / worth
+        nodes = self._sought.nodes
+        beside = 0 if nodes is None else nodes.seconds_cost(self._sought.options.workers, seconds)
+        return (seconds * float(self._context.meter.price_per_hour) / 3600 + float(beside)) / worth
 
     def _wanted(self, left: float, busy: Collection[int]) -> Proposal | None:
         """The next look at what was asked for by hand, if it fits."""

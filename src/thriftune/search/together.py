@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from typing import Protocol
 
 from thriftune.context import Context
 from thriftune.errors import Interrupted, OutOfBudget
-from thriftune.search.crew import Answer, Crew
+from thriftune.search.crew import Answer
 from thriftune.search.study import OUT_OF_MONEY, Study
 from thriftune.search.trials import Trials
 from thriftune.search.types import Means
@@ -16,6 +17,36 @@ from thriftune.search.worker import Order
 SLICE_SECONDS = 1.0  # the machine's time is reserved and charged in slices of this length while workers are at work
 SLACK_SECONDS = 0.5  # a slice may take so much longer on a busy machine
 MOST_LOSSES = 2  # workers that a trial may lose before it is closed
+
+
+class Crew(Protocol):
+    """Workers, each at one order at a time: in processes of this machine, or on the nodes of a cluster."""
+
+    @property
+    def orders(self) -> list[Order]:
+        """What is being worked on."""
+        ...
+
+    @property
+    def free(self) -> int:
+        """How many more orders may be given out."""
+        ...
+
+    def begin(self, order: Order) -> None:
+        """Hand out an order.
+
+        Raises:
+            OutOfBudget: the money does not hold the node that it would need.
+        """
+        ...
+
+    def answers(self, seconds: float) -> list[Answer]:
+        """What was answered within so many seconds, as soon as something is.
+
+        Raises:
+            OutOfBudget: the money does not hold the nodes any longer.
+        """
+        ...
 
 
 def look_together(study: Study, crew: Crew, trials: Trials, means: Means, context: Context, allowed: float) -> str:
@@ -32,10 +63,10 @@ def look_together(study: Study, crew: Crew, trials: Trials, means: Means, contex
     charged = time.monotonic()
     while True:
         study.take_up_requests()
-        because = _hand_out(study, crew, trials, allowed)
-        if not crew.orders or study.ended:
-            return because
         try:
+            because = _hand_out(study, crew, trials, allowed)
+            if not crew.orders or study.ended:
+                return because
             with context.meter.unit("training", "search: workers at work", SLICE_SECONDS + SLACK_SECONDS):
                 answers = crew.answers(SLICE_SECONDS)
         except OutOfBudget:

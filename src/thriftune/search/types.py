@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 import polars as pl
 
 from thriftune.artifacts import recipe_key
 from thriftune.budget.decisions import Decisions
+from thriftune.cluster.options import ClusterOptions
 from thriftune.events import Event
 from thriftune.search.options import SearchOptions
 from thriftune.train.machine import Machine
@@ -64,6 +66,7 @@ class Sought:
         work_of: makes the work of a model and options on rows to train on and rows held out.
         choose_machine: how to compute, given the model's width.
         serving_of: parameters that a request runs through, given the model's reference.
+        nodes: the cluster on which its workers are; None for workers on this machine.
     """
 
     options: SearchOptions
@@ -75,6 +78,7 @@ class Sought:
     work_of: WorkOf
     choose_machine: Callable[[int], Machine]
     serving_of: Callable[[str], float]
+    nodes: ClusterOptions | None = None
 
     def key(self, seed: int) -> str:
         """The recipe key; money, time and workers, by which a search may end sooner, are no part of it."""
@@ -93,6 +97,7 @@ class Means:
 
     Args:
         room: seconds that are left for search and training together.
+        money: that is left for both.
         worth_per_score: money for a whole 1 of the score; None where it is not stated.
         decisions: the attempt's journal.
         earlier: the attempt's events so far.
@@ -100,6 +105,7 @@ class Means:
     """
 
     room: float
+    money: Decimal
     worth_per_score: float | None
     decisions: Decisions
     earlier: Sequence[Event]

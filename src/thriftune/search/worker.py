@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -70,52 +70,65 @@ class Order:
     values: Mapping[str, Any]
 
 
+class Looker:
+    """Makes the looks of one study in this process, one at a time; what it has read and built is kept for the next.
+
+    Args:
+        brief: what it must know.
+        stopped: whether to leave a look in the middle.
+    """
+
+    def __init__(self, brief: Brief, stopped: Callable[[], bool]) -> None:
+        store = open_store(brief.database)
+        self._events = EventLog(store, SystemClock(), brief.project, brief.attempt)
+        self._events.emit("search.worker", pid=os.getpid())
+        self._trainings = brief.trainings
+
+        def recorded() -> Sequence[Event]:
+            return self._events.read(attempt=brief.attempt, kinds=TRIAL_KINDS)
+
+        most = brief.trainings.train.prefix_cache_bytes
+        states = SharedStates(brief.root, most, brief.costs, _unmetered, self._events)
+        self._trials = Trials(
+            brief.trainings.work_of,
+            brief.machine,
+            brief.costs,
+            None,
+            self._events,
+            recorded,
+            brief.folder,
+            stopped,
+            brief.study,
+            partial(brief.trainings.give_states, states),
+        )
+
+    def look(self, order: Order) -> float | str:
+        """Make a look; its score, or why its training broke down."""
+        number, candidates = order.proposal.configuration, self._trainings.candidates
+        one = checked(self._trainings.train, order.values)
+        while number >= len(candidates):  # cloned by hand since this process began
+            candidates.append(one)
+        candidates[number] = one
+        try:
+            with quiet_transformers():
+                return self._trials.look(order.proposal, order.rungs)
+        except Failed as failure:
+            return str(failure)
+        finally:
+            self._events.flush()
+
+
 def work(brief: Brief, orders: Connection) -> None:
-    """Make one look after the other, and answer each with its score or what went wrong, until there are no more."""
+    """Make one look after the other, and answer each, until there are no more orders."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the search's process says when to end
     parent = os.getppid()
-    store = open_store(brief.database)
-    events = EventLog(store, SystemClock(), brief.project, brief.attempt)
-    events.emit("search.worker", pid=os.getpid())
-    trainings = brief.trainings
-
-    def recorded() -> Sequence[Event]:
-        return events.read(attempt=brief.attempt, kinds=TRIAL_KINDS)
-
-    most = trainings.train.prefix_cache_bytes
-    states = SharedStates(brief.root, most, brief.costs, _unmetered, events)
-    trials = Trials(
-        trainings.work_of,
-        brief.machine,
-        brief.costs,
-        None,
-        events,
-        recorded,
-        brief.folder,
-        lambda: os.getppid() != parent,
-        brief.study,
-        partial(trainings.give_states, states),
-    )
-    with quiet_transformers():
-        _make_looks(brief.trainings, trials, orders, events)
-
-
-def _make_looks(trainings: Trainings, trials: Trials, orders: Connection, events: EventLog) -> None:
+    looker = Looker(brief, lambda: os.getppid() != parent)
     while True:
         try:
             order: Order = orders.recv()
         except EOFError:
             return
-        number = order.proposal.configuration
-        one = checked(trainings.train, order.values)
-        while number >= len(trainings.candidates):  # cloned by hand since this process began
-            trainings.candidates.append(one)
-        trainings.candidates[number] = one
-        try:
-            orders.send(trials.look(order.proposal, order.rungs))
-        except Failed as failure:
-            orders.send(str(failure))
-        events.flush()
+        orders.send(looker.look(order))
 
 
 def _unmetered(_what: str, _upper_seconds: float) -> AbstractContextManager[object]:
