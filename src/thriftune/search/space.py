@@ -124,7 +124,8 @@ def _pace(candidates: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
             return np.empty((len(candidates), 0))
         found.append(np.log(numbers))
     rate, rows = found
-    return ((rate - 0.5 * rows) / np.ptp(rate))[:, None]
+    pace: NDArray[np.float64] = (rate - 0.5 * rows) / np.ptp(rate)
+    return pace[:, None]
 
 
 def _coordinates(values: Sequence[Any]) -> NDArray[np.float64]:
