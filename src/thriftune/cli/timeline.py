@@ -88,7 +88,6 @@ def timeline_in(project: Project, store: Store | None, attempt: int | None = Non
     from thriftune.report.load import reader
     from thriftune.report.state import is_alive, owner_of
     from thriftune.timeline.phases import KINDS
-    from thriftune.timeline.rollouts import took_of
     from thriftune.timeline.timeline import timeline_of
     from thriftune.timeline.told import as_told, told_of
 
@@ -101,7 +100,6 @@ def timeline_in(project: Project, store: Store | None, attempt: int | None = Non
     if attempt is not None and not own:
         raise no_such_attempt(attempt, [] if store is None else reader(store, file.name).read(kinds=KINDS[:1]))
     told = [] if store is None else told_of(reader(store, file.name).read(kinds=["decision"]))
-    finished = [] if store is None else reader(store, file.name).read(kinds=["stage.finished"])
     found = timeline_of(
         file.name,
         as_told(file.timeline, told),
@@ -111,7 +109,6 @@ def timeline_in(project: Project, store: Store | None, attempt: int | None = Non
         file.seed,
         file.train.checkpoint_seconds,
         at_work,
-        took_of(finished),
     )
     if found is None:
         raise BadInput(

@@ -50,8 +50,7 @@ from thriftune.report.previous import over_previous
 from thriftune.report.returns import NOT_IN_POINTS, best_baseline, returns
 from thriftune.report.spending import spending
 from thriftune.report.wording import as_text
-from thriftune.timeline.rollouts import took_of
-from thriftune.timeline.timeline import Timeline, timeline_of
+from thriftune.timeline.timeline import timeline_of
 from thriftune.timeline.told import OUTSIDE, as_told, told_of
 
 PHASES = ("collection", "training", "evaluation", "deployment", "upkeep")
@@ -137,7 +136,7 @@ def build(
         environment=_environment(facts.last("attempt.started")),
         returns=returns(best_baseline(comparisons, metric), project.worth, cost.spent),
         previous=None if metric in NOT_IN_POINTS else over_previous(past, attempt, metric),
-        timeline=_timeline(project, past, own),
+        timeline=timeline_of(project.name, as_told(project.timeline, told_of(past)), None, own, own[-1].at),
         durations=durations(past),
         compared=_compared(past),
         inherited={stage: source for stage, (source, _) in inherited.items()},
@@ -177,12 +176,6 @@ class _Facts:
     def last(self, kind: str) -> Event | None:
         found = self.of(kind)
         return found[-1] if found else None
-
-
-def _timeline(project: ProjectSummary, past: Sequence[Event], own: Sequence[Event]) -> Timeline | None:
-    """The attempt in time, as of its last event."""
-    options = as_told(project.timeline, told_of(past))
-    return timeline_of(project.name, options, None, own, own[-1].at, took=took_of(past))
 
 
 def _compared(past: Sequence[Event]) -> Compared | None:

@@ -15,7 +15,6 @@ from thriftune.budget.record import RECORD_SPREAD
 from thriftune.plan.sampling import remaining
 from thriftune.timeline.calendars import WorkingTime
 from thriftune.timeline.options import PersonTask, TimelineOptions
-from thriftune.timeline.rollouts import Took, expected, is_rollout
 from thriftune.timeline.schedule import Phase, in_order
 
 MACHINE = "machine"
@@ -35,7 +34,6 @@ PERSON_SPREAD = 0.5  # people's hours, 95th percentile over the median, where th
 ENOUGH_STEPS = 10  # from which on the rest of training is reckoned from its own steps
 STEP_SPREAD = 0.15
 HOUR = 3600.0
-NO_ROLLOUTS: Took = {}
 
 
 class Recorded(Protocol):
@@ -178,34 +176,20 @@ def people_phases(options: TimelineOptions, now: float) -> list[Phase]:
     return found
 
 
-def rollout_phases(
-    options: TimelineOptions, after: tuple[str, ...], course: Course, now: float, took: Took
-) -> list[Phase]:
-    """The steps of a rollout: as long as earlier ones took, or as is stated where there were none."""
+def rollout_phases(options: TimelineOptions, after: tuple[str, ...]) -> list[Phase]:
+    """The steps of a rollout, each watched for as long as is stated."""
     found: list[Phase] = []
     for name in options.rollout_phases:
-        planned = expected(name, options.rollout.each if options.rollout else 0.0, took)
-        actual = course.actuals.get(name, Actual())
-        found.append(
-            Phase(
-                name=name,
-                duration=planned if actual.started is None else remaining(planned, max(0.0, now - actual.started)),
-                planned=planned,
-                after=(found[-1].name,) if found else after,
-                started=actual.started,
-                finished=actual.finished,
-                note="earlier rollouts" if planned.basis == "record" else "stated",
-            )
-        )
+        each = Forecast.exact(options.rollout.each if options.rollout else 0.0)
+        found.append(Phase(name, each, each, (found[-1].name,) if found else after, note="stated"))
     return found
 
 
-def all_phases(options: TimelineOptions, course: Course, now: float, took: Took = NO_ROLLOUTS) -> list[Phase]:
+def all_phases(options: TimelineOptions, course: Course, now: float) -> list[Phase]:
     """Machine, people and rollout together, with the tasks that others wait for put before them."""
     earliest = None if options.starts is None else options.starts.timestamp()
     run = machine_phases(course, now, earliest)
-    rollout = rollout_phases(options, tuple(p.name for p in run[-1:]), course, now, took)
-    found = [*run, *people_phases(options, now), *rollout]
+    found = [*run, *people_phases(options, now), *rollout_phases(options, tuple(p.name for p in run[-1:]))]
     names = {phase.name for phase in found}
     waits: dict[str, list[str]] = {phase.name: [n for n in phase.after if n in names] for phase in found}
     for task in options.tasks:
@@ -294,8 +278,6 @@ def _left_by_a_process(course: Course) -> None:
     """What ended with a process: parts that were half-done, and those that live in its memory, are begun again."""
     trained = course.actuals.get("train", Actual()).finished is not None
     for part, actual in course.actuals.items():
-        if is_rollout(part):  # no process of the run's
-            continue
         if actual.finished is None:
             actual.started = None
         elif part in IN_MEMORY and not trained and actual.started is not None:
@@ -304,7 +286,7 @@ def _left_by_a_process(course: Course) -> None:
 
 
 def _begin(course: Course, part: str, at: float) -> None:
-    if part not in PHASE_OF and part not in course.others and not is_rollout(part):
+    if part not in PHASE_OF and part not in course.others:
         return
     actual = course.actuals.setdefault(part, Actual())
     if part in course.plan:

@@ -9,8 +9,7 @@ from datetime import datetime, timedelta
 from thriftune.budget.forecast import Forecast
 from thriftune.plan.sampling import observed
 from thriftune.timeline.options import TimelineOptions
-from thriftune.timeline.phases import NO_ROLLOUTS, Course, Recorded, all_phases, course_of
-from thriftune.timeline.rollouts import Took
+from thriftune.timeline.phases import Course, Recorded, all_phases, course_of
 from thriftune.timeline.schedule import Phase, Schedule, schedule
 
 FIRST_CHECKPOINT = 30.0  # seconds after training began, at most (train.checkpoint_seconds)
@@ -67,7 +66,6 @@ def timeline_of(
     seed: int = 0,
     checkpoint_seconds: float = FIRST_CHECKPOINT,
     at_work: bool = True,
-    took: Took = NO_ROLLOUTS,
 ) -> Timeline | None:
     """The timeline as of now; None where no plan was ever made.
 
@@ -80,12 +78,11 @@ def timeline_of(
         seed: of the draws.
         checkpoint_seconds: from the start of training to the first checkpoint, at most.
         at_work: whether the attempt's process, where none has said that it ended, is alive.
-        took: what the steps of the project's earlier rollouts took.
     """
     course = course_of(events, at_work)
     if not course.plan:
         return None
-    phases = all_phases(options, course, now, took)
+    phases = all_phases(options, course, now)
     laid = schedule(phases, now, options.buffer, seed)
     deadline_at, chance = _deadline(course, laid, phases, deadline)
     everywhere = isinstance(deadline, datetime)  # a date holds for users too, a duration for the run alone
