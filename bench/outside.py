@@ -15,7 +15,7 @@ from pathlib import Path
 from harness import SOURCE
 
 LOOK_SECONDS = 0.03
-PAGE = os.sysconf("SC_PAGE_SIZE")
+PAGE, TICKS = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
 TAIL = 2000  # characters of what it said that are kept
 
 
@@ -29,6 +29,7 @@ class Seen:
         peak_bytes: the most that was resident in it and its children together, looked at every `LOOK_SECONDS`.
         out: its standard output.
         said: the end of its standard error.
+        others_cores: cores that all other processes used meanwhile, the mean: near 0 where it was alone.
     """
 
     exit: int
@@ -36,6 +37,7 @@ class Seen:
     peak_bytes: int
     out: str
     said: str
+    others_cores: float
 
 
 def watch(command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> Seen:
@@ -47,7 +49,7 @@ def watch(command: Sequence[str], folder: Path, environment: Mapping[str, str] |
     path = os.pathsep.join([str(SOURCE.parent), os.environ.get("PYTHONPATH", "")])
     whole = os.environ | {"PYTHONPATH": path} | dict(environment or {})
     out, said = folder / ".out", folder / ".said"
-    peak = 0
+    peak, busy_before = 0, _others_seconds()
     with out.open("w") as out_file, said.open("w") as said_file:
         began = time.monotonic()
         process = subprocess.Popen(list(command), cwd=folder, env=whole, stdout=out_file, stderr=said_file)
@@ -60,7 +62,16 @@ def watch(command: Sequence[str], folder: Path, environment: Mapping[str, str] |
                 process.kill()
                 process.wait()
         seconds = time.monotonic() - began
-    return Seen(process.returncode, seconds, peak, out.read_text(), said.read_text()[-TAIL:])
+    others = max(0.0, _others_seconds() - busy_before) / seconds
+    return Seen(process.returncode, seconds, peak, out.read_text(), said.read_text()[-TAIL:], others)
+
+
+def _others_seconds() -> float:
+    """Processor seconds since the machine's start of all but this process and those children that have ended."""
+    user, nice, system = (int(ticks) for ticks in Path("/proc/stat").read_text().split()[1:4])
+    own = os.times()
+    ours = own.user + own.system + own.children_user + own.children_system
+    return (user + nice + system) / TICKS - ours
 
 
 def resident_tree(pid: int) -> int:

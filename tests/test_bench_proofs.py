@@ -168,3 +168,9 @@ def test_money_binds_in_half_of_the_projects():
     assert len(drawn) >= 24
     assert sum(one["bound_by"] == "money" for one in drawn) == len(drawn) / 2
     assert all(one["other_s"] > one["limit_s"] for one in drawn)
+
+
+def test_what_others_compute_meanwhile_is_told(tmp_path):
+    with outside.core_eaten_after(0.0):
+        seen = outside.watch(["sleep", "2"], tmp_path)
+    assert seen.others_cores > 0.2
