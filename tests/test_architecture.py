@@ -26,6 +26,7 @@ LAYERS = (
     "report",
     "project",
     "session",
+    "asked",
     "forecasting reviewing",
     "managed_line search_line queueing launching",
     "pipeline",

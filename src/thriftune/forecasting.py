@@ -11,10 +11,17 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from thriftune.asked import (
+    answering,
+    asked_rows,
+    baselines_seconds,
+    expect_asked,
+    limit_asked,
+    measuring_seconds,
+    verdict_seconds,
+)
 from thriftune.budget.forecast import Forecast, largest, total
 from thriftune.collect import collect
-from thriftune.evaluate.evaluate import comparison_seconds, metrics_seconds
-from thriftune.evaluate.options import FEWEST_ASKED, EvaluateOptions
 from thriftune.managed.backends import provider_of
 from thriftune.managed.job import at_work
 from thriftune.memory import resident_bytes, usable_bytes
@@ -25,7 +32,6 @@ from thriftune.plan.whatif import Answer, Question, asked_limits, most_rows, rea
 from thriftune.plan.workload import FLOPS_PART, Workload
 from thriftune.prepare import prepare
 from thriftune.search.options import Nodes, allowance
-from thriftune.select import select
 from thriftune.session import EXIT_SECONDS, Session
 from thriftune.tasks.kinds import KINDS, kind_of
 
@@ -51,7 +57,6 @@ PRIOR_IMPORTS = 6.0
 PRIOR_LOAD = 3.0
 PRIOR_SAVE = 1.0
 PRIOR_ENCODE_ROW = 1e-3
-PRIOR_BASELINE_ROW = 1e-3  # a cheap baseline's answer
 PRIOR_REPORT = 2.0
 PRIOR_COUNT_ROW = 2e-3  # a row's tokens counted by a provider
 PRIOR_JOB_LEFT = 1.0  # of a tuning job that is at work already
@@ -60,7 +65,6 @@ ANSWERS_BOUND = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)  # what answers cost, of thei
 PRIOR_TRAINING = 10.0
 LANDING_SLACK = 0.1  # how far below what is left the governor may end training: its dead band, twice
 NOTHING = Forecast.exact(0.0)
-ASKED = "test rows asked"
 CONFORMED = ("training", "evaluation", WHOLE)  # what is foretold after the probe
 TAIL_FLOOR = 1.0  # seconds kept free for the small things between the parts after training
 ANSWER_SPREAD = 0.3  # 95th percentile over the median of a predictor's time, once a sample of rows was timed
@@ -186,100 +190,6 @@ def expect_sized(session: Session, size: Size) -> None:
     here = provider_of(reference, session.project.folder) is None
     prior = KINDS[task].answer_seconds if here else PRIOR_REMOTE_ANSWER
     expect_asked(session, size, session.record.forecast(f"answer/{reference}", prior=prior))
-
-
-def expect_asked(session: Session, size: Size, row_seconds: Forecast) -> None:
-    """Sharpen what depends on how many test rows are asked: baselines, answers, the comparison."""
-    task = session.project.file.objective.task
-    session.sharpen("baselines", f"baselines-relative/{task}", baselines_seconds(session, size))
-    for who in answering(task):
-        expect_answers(session, who, size, row_seconds)
-    session.sharpen("verdict", f"verdict-relative/{task}", verdict_seconds(session, size))
-
-
-def answering(task: str) -> tuple[str, ...]:
-    """Which models answer the test rows: the tuned one, and the untuned one of a task that it can do."""
-    return ("untuned", "tuned") if "untuned" in kind_of(task).baselines else ("tuned",)
-
-
-def expect_answers(session: Session, who: str, size: Size, row_seconds: Forecast) -> None:
-    """Sharpen what a predictor's answers to the test split will take, with the measuring of them."""
-    task = session.project.file.objective.task
-    measuring = session.record.forecast(f"measure-relative/{task}", measuring_seconds(session, size))
-    asked = asked_rows(session, size.test)
-    least = None
-    if asks_fewer(session):
-        least = total([row_seconds.scaled(min(asked, FEWEST_ASKED)), measuring])
-    session.outlook.sharpen(who, total([row_seconds.scaled(asked), measuring]), least)
-
-
-def asked_rows(session: Session, rows: float) -> float:
-    """How many rows of so many a predictor is asked."""
-    file = session.project.file
-    if not kind_of(file.objective.task).generates_when_asked:
-        return rows
-    return min(rows, file.evaluate.generate_rows, math.inf if session.most_asked is None else session.most_asked)
-
-
-def asks_fewer(session: Session) -> bool:
-    """Whether fewer test rows are asked where the limits are tight: of a model that generates on this machine."""
-    file = session.project.file
-    here = provider_of(file.model_references[0], session.project.folder) is None
-    return here and kind_of(file.objective.task).generates_when_asked
-
-
-def limit_asked(session: Session, row_seconds: Forecast) -> None:
-    """Let so many test rows be asked as a share of what is left holds, where answers are generated; or as many as
-    this attempt asked before."""
-    file = session.project.file
-    who = answering(file.objective.task)
-    if asks_fewer(session):
-        room = file.evaluate.generate_share * session.limits().seconds
-        holds = min(room / (len(who) * row_seconds.p95), file.evaluate.generate_rows)
-        session.most_asked = session.decisions.recorded(ASKED) or max(FEWEST_ASKED, int(holds))
-
-
-def take_asked(session: Session, rows: int) -> EvaluateOptions:
-    """How the rest of this attempt evaluates; how many of so many test rows are asked is decided here, once."""
-    options: EvaluateOptions = session.project.file.evaluate
-    if session.most_asked is None:
-        return options
-    asked = min(session.most_asked, rows)
-    wanted = min(options.generate_rows, rows)
-    share = f"{options.generate_share:.0%} of what is left before training"
-    because = f"{wanted} rows' answers fit into {share}"
-    if asked < wanted:
-        because = f"{wanted} rows' answers do not fit into {share}; intervals are wider for it"
-    chosen = session.decisions.take(ASKED, lambda: (asked, because))
-    return options.model_copy(update={"generate_rows": chosen})
-
-
-def measuring_seconds(session: Session, size: Size) -> float:
-    """Seconds that metrics and intervals of one predictor's answers take on the machine of the stage's own figures."""
-    file = session.project.file
-    rows = round(asked_rows(session, size.test))
-    return metrics_seconds(rows, file.objective.task, file.evaluate, size.classes).p50
-
-
-def baselines_seconds(session: Session, size: Size) -> float:
-    """Seconds to fit and to score the cheap baselines on the machine of the stages' own figures.
-
-    The record keeps what this machine took as a multiple of it, and so holds for data of other sizes.
-    """
-    file = session.project.file
-    task = file.objective.task
-    fitting = select.estimate(round(size.train), size.classes, task, file.select).p50
-    scoring = measuring_seconds(session, size) + PRIOR_BASELINE_ROW * asked_rows(session, size.test)
-    return fitting + len(select.fitted(file.select, task)) * scoring
-
-
-def verdict_seconds(session: Session, size: Size) -> float:
-    """Seconds to compare with every baseline on the machine of the stage's own figures."""
-    file = session.project.file
-    task = file.objective.task
-    baselines = len(file.select.baselines_for(task))
-    rows = round(asked_rows(session, size.test))
-    return comparison_seconds(rows, task, file.evaluate, baselines, size.classes).p50
 
 
 def expect_measured(session: Session, size: Size, bench: Bench) -> None:

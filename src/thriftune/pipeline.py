@@ -19,6 +19,16 @@ from typing import TYPE_CHECKING
 
 from thriftune import reviewing, search_line
 from thriftune.artifacts import Artifact, recipe_key
+from thriftune.asked import (
+    asked_rows,
+    asks_fewer,
+    baselines_seconds,
+    expect_answers,
+    limit_asked,
+    measuring_seconds,
+    take_asked,
+    verdict_seconds,
+)
 from thriftune.budget.forecast import Forecast
 from thriftune.budget.record import machine_class
 from thriftune.collect import collect
@@ -31,24 +41,16 @@ from thriftune.forecasting import (
     Answering,
     Bench,
     answer,
-    asked_rows,
-    asks_fewer,
-    baselines_seconds,
     expect_all,
-    expect_answers,
     expect_measured,
     expect_sized,
     forecast,
-    limit_asked,
-    measuring_seconds,
     note_grown,
     note_opened,
     note_residuals,
     size_of,
-    take_asked,
     tell_actuals,
     tell_plan,
-    verdict_seconds,
 )
 from thriftune.managed.backends import provider_of
 from thriftune.memory import peak, resident_bytes
