@@ -158,3 +158,18 @@ def test_a_look_tells_more_of_a_training_of_its_own_pace_than_of_one_as_far_away
     seen = numbers[1e-4, 1, 2]
     told = Curves(space).beliefs([Look(seen, 0, rung, 0.9, 1.0) for rung in (1, 2, 3)]).deviation
     assert told[numbers[1e-3, 100, 2]] < told[numbers[1e-5, 100, 2]]
+
+
+def test_looks_that_do_not_go_on_from_those_before_are_taken_up_anew():
+    grid = product_of({"learning_rate": [1e-5, 1e-4, 1e-3], "epochs": [2, 5]}, 0)
+    space = make_space(grid, [3.0] * len(grid), grid[0])
+    random = np.random.default_rng(0)
+    looks = [
+        Look(number, fold, rung, float(random.uniform(0.6, 0.9)), 1.0)
+        for number, fold, rung in [(0, 0, 1), (3, 0, 1), (3, 0, 2), (3, 0, 3), (1, 0, 1), (3, 1, 1), (0, 0, 2)]
+    ]
+    kept = Curves(space)
+    for asked in (looks[:3], looks, looks[:2], looks[3:], looks[3:] + looks[:2]):
+        there, anew = kept.beliefs(asked), Curves(space).beliefs(asked)
+        assert np.allclose(there.mean, anew.mean)
+        assert np.allclose(there.deviation, anew.deviation)

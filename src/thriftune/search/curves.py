@@ -31,6 +31,7 @@ SIGNAL, SIGNAL_SPREAD = 0.12, 0.4  # between configurations
 FOLD, TRAINING, TRAINING_SPREAD = 0.015, 0.015, 0.5  # of a fold for all, of one training
 NOISE, NOISE_SPREAD = 0.02, 0.3  # of one look
 SQRT_5 = 5.0**0.5
+TINY = 1e-12  # of a variance, where rounding would leave none
 
 
 @dataclass(frozen=True)
@@ -93,34 +94,59 @@ class Curves:
         self._training = draw(TRAINING, TRAINING_SPREAD)
         self._noise = draw(NOISE, NOISE_SPREAD)
         self._fold = draw(FOLD, TRAINING_SPREAD)
+        self._forget()
 
     def beliefs(self, looks: Sequence[Look]) -> Beliefs:
-        """What the looks tell of all configurations."""
-        numbers = np.array([look.configuration for look in looks])
-        folds = np.array([look.fold for look in looks])
-        rungs = np.array([look.rung for look in looks])
+        """What the looks tell of all configurations. Where they go on from those of the call before, only the new ones
+        are worked in, each in time that grows with the square of how many there are."""
+        if list(looks[: len(self._looks)]) != self._looks:
+            self._forget()
+        for look in looks[len(self._looks) :]:
+            self._work_in(look)
         scores = np.array([look.score for look in looks])
         middle = float(np.median(scores))
-        here = self._places(numbers, rungs)
-        same_fold = folds[:, None] == folds[None, :]
-        same_training = same_fold & (numbers[:, None] == numbers[None, :])
-        covariance = self._smooth(here, here)
-        covariance += _by_draw(self._fold**2) * same_fold + _by_draw(self._training**2) * same_training
-        covariance += _by_draw(self._noise**2) * np.eye(len(looks))
-        inverse = np.linalg.inv(np.linalg.cholesky(covariance))
-        whitened = inverse @ (scores - middle)
-        log_evidence = np.log(np.diagonal(inverse, axis1=1, axis2=2)).sum(axis=1) - 0.5 * (whitened**2).sum(axis=1)
+        whitened = self._inverse @ (scores - middle)
+        log_evidence = np.log(np.diagonal(self._inverse, axis1=1, axis2=2)).sum(axis=1) - 0.5 * (whitened**2).sum(
+            axis=1
+        )
         weights = np.exp(log_evidence - log_evidence.max())
         weights /= weights.sum()
 
-        every = np.arange(len(self._space))
-        towards = inverse @ self._smooth(here, self._places(every, self._space.rungs))
-        means = np.einsum("dij,di->dj", towards, whitened)
-        variances = np.maximum(self._signal[:, None] ** 2 - (towards**2).sum(axis=1), 1e-9)
+        means = np.einsum("dij,di->dj", self._towards, whitened)
+        variances = np.maximum(self._signal[:, None] ** 2 - (self._towards**2).sum(axis=1), 1e-9)
         mean = weights @ means
         variance = weights @ (variances + (means - mean) ** 2)
         of_one_training = float(weights @ (self._fold**2 + self._training**2 + self._noise**2))
         return Beliefs(mean + middle, np.sqrt(variance), np.sqrt(variance**2 / (variance + of_one_training)))
+
+    def _forget(self) -> None:
+        """No looks yet."""
+        self._looks: list[Look] = []
+        self._inverse = np.zeros((DRAWS, 0, 0))  # of the looks' covariance's lower Cholesky factor, by draw
+        self._towards = np.zeros((DRAWS, 0, len(self._space)))  # it times the covariance of looks and ends
+
+    def _work_in(self, look: Look) -> None:
+        """Add a row to the inverse Cholesky factor: with L's new row (l, d), the inverse's is (-l L⁻¹ / d, 1 / d)."""
+        numbers = np.array([one.configuration for one in self._looks], dtype=np.int64)
+        folds = np.array([one.fold for one in self._looks], dtype=np.int64)
+        rungs = np.array([one.rung for one in self._looks], dtype=np.int64)
+        here = self._places(np.array([look.configuration]), np.array([look.rung]))
+        same_fold = folds == look.fold
+        same_training = same_fold & (numbers == look.configuration)
+        covariance = self._smooth(self._places(numbers, rungs), here)[:, :, 0]
+        covariance += self._fold[:, None] ** 2 * same_fold + self._training[:, None] ** 2 * same_training
+        row = np.einsum("dij,dj->di", self._inverse, covariance)
+        own = self._signal**2 + self._fold**2 + self._training**2 + self._noise**2
+        pivot = np.sqrt(np.maximum(own - (row**2).sum(axis=1), TINY))[:, None]
+
+        every = np.arange(len(self._space))
+        ends = self._smooth(here, self._places(every, self._space.rungs))[:, 0]
+        told = (ends - np.einsum("di,dij->dj", row, self._towards)) / pivot
+        below = np.concatenate([-np.einsum("di,dij->dj", row, self._inverse), np.ones_like(pivot)], axis=1) / pivot
+        self._inverse = np.pad(self._inverse, ((0, 0), (0, 1), (0, 1)))
+        self._inverse[:, -1] = below
+        self._towards = np.concatenate([self._towards, told[:, None]], axis=1)
+        self._looks.append(look)
 
     def _places(self, numbers: Ints, rungs: Ints) -> tuple[Floats, Floats]:
         """Where looks lie: pace and coordinates of the configuration, and the progress and amount of training done."""
