@@ -14,7 +14,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from thriftune import memory, traffic
+from thriftune import memory
 from thriftune.artifacts import ArtifactStore, explained
 from thriftune.budget.alerts import Notifier, notified
 from thriftune.budget.decisions import Decisions
@@ -26,12 +26,12 @@ from thriftune.clock import Clock, SystemClock
 from thriftune.context import Context
 from thriftune.errors import EXIT_INTERRUPTED, CannotLand, Interrupted, OutOfBudget, ThriftuneError
 from thriftune.events import Event, EventLog, finish_attempt, latest_attempt, open_attempt, resume_attempt
-from thriftune.money.amounts import cost_of_bytes, from_nano
 from thriftune.money.leases import machine_taken
-from thriftune.money.ledger import Ledger, Reservation
+from thriftune.money.ledger import Ledger
 from thriftune.money.meter import Meter, NoMeter
 from thriftune.money.queue import Turn
 from thriftune.money.storage import StorageMeter
+from thriftune.money.transfer import paying_transfer
 from thriftune.plan.outlook import Outlook
 from thriftune.plan.plan import Limits, Plan, cannot_land
 from thriftune.project import Project
@@ -173,13 +173,13 @@ class Session:
         """
         if self.interrupted():
             raise Interrupted("interrupted", way_out="the same command goes on from here")
-        phase = self.outlook.parts[what].phase
+        phase, per_gb = self.outlook.parts[what].phase, self.project.file.compute.transfer_per_gb
         self.to_buy.pop(what, None)  # the part reserves what it buys
         span = Span()
         began = time.monotonic()
         self.context.events.emit("stage.started", stage=what, key="")
         try:
-            with self.watching(phase), self._paying_transfer(phase):
+            with self.watching(phase), paying_transfer(self.context.ledger, self.context.meter.fence, phase, per_gb):
                 if metered:
                     with self.context.meter.unit(phase, what, self.upper(what)):
                         yield span
@@ -230,32 +230,6 @@ class Session:
         if self.storage is not None:
             self.spent_before += self.storage.look(phase)
             self.context.meter.recount()
-
-    @contextmanager
-    def _paying_transfer(self, phase: str) -> Iterator[None]:
-        """Count what goes over the network, and charge it where it has a price: the most of each transfer is held
-        before it begins."""
-        context, price = self.context, self.project.file.compute.transfer_per_gb
-        held: list[Reservation] = []
-
-        def hold(most_bytes: int, what: str) -> None:
-            upper = cost_of_bytes(most_bytes, price or Decimal(0))
-            held.append(context.ledger.reserve(phase, "transfer", upper, what, fence=context.meter.fence))
-
-        with traffic.watched(None if price is None else hold) as seen:
-            try:
-                yield
-            finally:
-                unpaid = 0 if price is None else cost_of_bytes(seen.bytes, price)
-                cost = None if price is None else f"{from_nano(unpaid):f}"
-                for each in held:
-                    part = min(unpaid, each.upper_nano) if each is not held[-1] else unpaid
-                    context.ledger.post(each, part, 0.0)
-                    unpaid -= part
-                if unpaid:  # nobody foretold it
-                    context.ledger.charge(phase, "transfer", unpaid, "transfer", 0.0, fence=context.meter.fence)
-                if seen.bytes:
-                    context.events.emit("transfer", phase=phase, bytes=seen.bytes, cost=cost)
 
     @contextmanager
     def watching(self, phase: str) -> Iterator[None]:
