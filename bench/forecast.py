@@ -54,7 +54,7 @@ data:
   - {{file: rows.jsonl, {columns}}}
 budget: {{total: 1000}}
 deadline: 24h
-compute: {{price_per_hour: 1, measure_energy: false}}
+compute: {{price_per_hour: 1}}
 models: {model}
 evaluate: {{generate_rows: 10}}
 train:

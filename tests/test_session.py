@@ -35,7 +35,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def session(folder: Path, prices: str = "measure_energy: false", total: str = "100.00") -> Iterator[Session]:
+def session(folder: Path, prices: str = "measure_energy: no", total: str = "100.00") -> Iterator[Session]:
     (folder / "thriftune.yaml").write_text(PROJECT.format(prices=prices, total=total))
     with open_session(Project.load(folder / "thriftune.yaml"), clock=ManualClock(1.8e9)) as opened:
         expect_all(opened)

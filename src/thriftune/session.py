@@ -18,7 +18,7 @@ from thriftune import memory
 from thriftune.artifacts import ArtifactStore, explained
 from thriftune.budget.alerts import Notifier, notified
 from thriftune.budget.decisions import Decisions
-from thriftune.budget.energy import EnergyMeter, energy_meter
+from thriftune.budget.energy import EnergyMeter, require_codecarbon
 from thriftune.budget.record import Record
 from thriftune.budget.residuals import Residuals
 from thriftune.budget.usage import Watcher, told
@@ -272,7 +272,10 @@ def open_session(
 
     Raises:
         LeaseHeld: another process is at work on this machine, on this project or another.
+        MissingExtra: energy is to be measured and codecarbon is not installed.
     """
+    if project.file.compute.measure_energy:
+        require_codecarbon()
     root = project.root.absolute()
     with explained(root):
         root.mkdir(parents=True, exist_ok=True)
@@ -355,7 +358,7 @@ def _start(
 
 def _energy_meter(project: Project) -> EnergyMeter | None:
     compute = project.file.compute
-    return energy_meter(compute.local.country, compute.local.province) if compute.measure_energy else None
+    return EnergyMeter(compute.local.country, compute.local.province) if compute.measure_energy else None
 
 
 @contextmanager

@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from thriftune.budget import energy
-from thriftune.budget.energy import EnergyMeter, Measured, Reading, energy_meter
+from thriftune.budget.energy import EnergyMeter, Measured, Reading, require_codecarbon
+from thriftune.errors import MissingExtra
 
 PATIENCE_SECONDS = 60.0  # for a process of the lowest priority on a busy machine
 LONG_AGO_SECONDS = 1000.0
@@ -46,8 +47,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[EnergyMe
         patch.setenv("CODECARBON_OUTPUT_DIR", str(home))
         patch.setattr(sys, "path", [str(folder), *sys.path])
         patch.chdir(home)
-        meter = energy_meter("DEU")
-        assert meter is not None
+        meter = EnergyMeter("DEU")
         yield meter, folder
         meter.close()
 
@@ -112,6 +112,7 @@ def test_a_silent_process_is_not_taken_forward_for_ever(watched: tuple[EnergyMet
     assert found is not None and found.joules == pytest.approx(500 + 10 * energy.STALE_SECONDS)
 
 
-def test_without_codecarbon_there_is_no_meter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_codecarbon_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert energy_meter("DEU") is None
+    with pytest.raises(MissingExtra, match="codecarbon"):
+        require_codecarbon()

@@ -1,4 +1,4 @@
-"""What a run's machine draws, measured by codecarbon where the extra `carbon` is installed.
+"""What a run's machine draws, measured by codecarbon (the extra `carbon`) where the project file asks for it.
 
 codecarbon works in a process of its own (`energy_process.py`) with the lowest priority, an empty home and no setting
 from the user's environment: it takes no time from training, asks nothing of the network and leaves no file behind.
@@ -19,6 +19,8 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from thriftune.errors import MissingExtra
 
 STALE_SECONDS = 10.0  # for which the latest draw is taken to go on; beyond that nothing counts as measured
 
@@ -123,9 +125,20 @@ class EnergyMeter:
         self._latest = now
 
 
-def energy_meter(country: str | None = None, province: str | None = None) -> EnergyMeter | None:
-    """A meter that has begun; None where codecarbon is not installed."""
-    return None if importlib.util.find_spec("codecarbon") is None else EnergyMeter(country, province)
+def require_codecarbon() -> None:
+    """See that energy can be measured.
+
+    Raises:
+        MissingExtra: codecarbon is not installed.
+    """
+    if importlib.util.find_spec("codecarbon") is None:
+        raise MissingExtra(
+            "measuring energy needs codecarbon, which is not installed",
+            "compute.measure_energy",
+            "no module codecarbon",
+            "the extra `carbon`",
+            "pip install 'thriftune[carbon]', or leave compute.measure_energy out: energy is then estimated",
+        )
 
 
 def _environment(home: str) -> dict[str, str]:

@@ -311,7 +311,7 @@ class Compute(Options):
         " the process that held it is dead",
     )
     measure_energy: bool = Field(
-        default=True, description="By codecarbon, in a process of its own, where the extra `carbon` is installed"
+        default=False, description="By codecarbon, in a process of its own; needs the extra `carbon`"
     )
     price_per_hour: Money | None = Field(
         default=None, le=1_000_000, description="The price table's, or the local machine's"
