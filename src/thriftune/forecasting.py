@@ -167,14 +167,17 @@ def open_seconds(session: Session) -> Forecast:
     reference = session.project.file.model_references[0]
     if session.record.seen(f"open/{reference}"):
         return session.record.forecast(f"open/{reference}")
-    loading = session.record.forecast(f"load/{reference}", prior=PRIOR_LOAD)
-    return session.record.forecast(OPEN_RELATIVE, loading.p50)
+    return session.record.forecast(OPEN_RELATIVE, _load_seconds(session))
 
 
 def note_opened(session: Session, seconds: float) -> None:
     """Note what opening the tuned model took, for those that are opened for the first time."""
-    loading = session.record.forecast(f"load/{session.project.file.model_references[0]}", prior=PRIOR_LOAD)
-    session.record.add(OPEN_RELATIVE, seconds, loading.p50)
+    session.record.add(OPEN_RELATIVE, seconds, _load_seconds(session))
+
+
+def _load_seconds(session: Session) -> float:
+    """Seconds to load the model untuned, at the median."""
+    return session.record.forecast(f"load/{session.project.file.model_references[0]}", prior=PRIOR_LOAD).p50
 
 
 def note_grown(session: Session, grown: int) -> None:

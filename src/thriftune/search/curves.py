@@ -106,9 +106,8 @@ class Curves:
         scores = np.array([look.score for look in looks])
         middle = float(np.median(scores))
         whitened = self._inverse @ (scores - middle)
-        log_evidence = np.log(np.diagonal(self._inverse, axis1=1, axis2=2)).sum(axis=1) - 0.5 * (whitened**2).sum(
-            axis=1
-        )
+        pivots = np.diagonal(self._inverse, axis1=1, axis2=2)
+        log_evidence = np.log(pivots).sum(axis=1) - 0.5 * (whitened**2).sum(axis=1)
         weights = np.exp(log_evidence - log_evidence.max())
         weights /= weights.sum()
 
