@@ -176,6 +176,7 @@ class Governed:
         deadline_at = self.ledger.open_deadline(timedelta(seconds=world.deadline_seconds), began)
         self.lease = acquire(self.store, self.clock, self.ledger, price, "machine", since=began)
         self.meter = Meter(self.store, self.clock, self.ledger, self.lease, deadline_at, started=began)
+        self.lease.end_beating()  # signs of life come by the world's clock, see `_die`
         earlier = self.events.read(attempt=self.attempt)
         self.decisions = Decisions(self.events, earlier)
         self.reached = max((e.data["step"] for e in earlier if e.kind == "training.step"), default=0)
@@ -188,6 +189,7 @@ class Governed:
                 outlook=self.outlook,
                 context=context,
                 to_buy={},
+                storage=None,
                 project=SimpleNamespace(file=file),
                 spent_before=Decimal(0),
                 first_run_at=START,

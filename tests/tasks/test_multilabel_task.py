@@ -42,9 +42,9 @@ def test_labels_are_rows_of_zeros_and_ones(bert):
 def test_it_learns_the_labels_that_words_tell_and_answers_with_those_that_are_likely(bert):
     task = MultilabelTask(bert, LABELS, max_tokens=64)
     encoded = task.encode(frame())
-    loop = Loop(task, task.build(), encoded, encoded, Recipe(epochs=150, rows_per_update=8, rate=1e-2), Machine(), None)
-    losses = [loop.update(step).item() for step in range(300)]
-    assert np.mean(losses[-5:]) < 0.5 * losses[0]
+    loop = Loop(task, task.build(), encoded, encoded, Recipe(epochs=500, rows_per_update=8, rate=3e-3), Machine(), None)
+    losses = [loop.update(step).item() for step in range(1000)]
+    assert np.mean(losses[-5:]) < 0.1 * losses[0]  # of six seeds the worst came to 0.011
     assert task.validate(loop.model, encoded, 512)["exact_match"] == 1.0
     answers = task.predictor(loop.model, "tuned").predict(TEXTS[:4])
     assert [answer.output for answer in answers] == TARGETS[:4]
