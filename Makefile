@@ -21,8 +21,8 @@ check: setup  ## formatting, lint, types
 .venv-sky/.ready: scripts/sky
 	bash scripts/sky $(PYTHON)
 
-test: check .venv-sky/.ready  ## check, then every test
-	$(BIN)/python -m pytest
+test: check .venv-sky/.ready  ## check, then every test, by two processes with a core each
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .venv-autogluon/.ready: scripts/autogluon
 	bash scripts/autogluon $(PYTHON)

@@ -48,12 +48,15 @@ def expect_answers(session: Session, who: str, size: Size, row_seconds: Forecast
     session.outlook.sharpen(who, total([row_seconds.scaled(asked), measuring]), least)
 
 
+def wanted_rows(session: Session, rows: float) -> float:
+    """How many rows of so many a predictor is asked where no limit binds."""
+    file = session.project.file
+    return min(rows, file.evaluate.generate_rows) if kind_of(file.objective.task).generates_when_asked else rows
+
+
 def asked_rows(session: Session, rows: float) -> float:
     """How many rows of so many a predictor is asked."""
-    file = session.project.file
-    if not kind_of(file.objective.task).generates_when_asked:
-        return rows
-    return min(rows, file.evaluate.generate_rows, math.inf if session.most_asked is None else session.most_asked)
+    return min(wanted_rows(session, rows), math.inf if session.most_asked is None else session.most_asked)
 
 
 def asks_fewer(session: Session) -> bool:

@@ -19,6 +19,7 @@ from thriftune.asked import (
     limit_asked,
     measuring_seconds,
     verdict_seconds,
+    wanted_rows,
 )
 from thriftune.budget.forecast import Forecast, largest, total
 from thriftune.collect import collect
@@ -256,13 +257,15 @@ def search_seconds(session: Session, room: float, full: float) -> float:
     return seconds
 
 
-def forecast(session: Session, bench: Bench) -> Plan:
+def forecast(session: Session, size: Size, bench: Bench) -> Plan:
     """The plan as of now, recorded for the report to score."""
     work = bench.work
     plan = session.plan(
         planned_steps=affordable_steps(session, bench),
         full_steps=work.full_steps,
         tokens=int(work.train.lengths.sum()) * work.recipe.epochs,
+        full_rows=round(wanted_rows(session, size.test)),
+        planned_rows=round(asked_rows(session, size.test)),
         workload=workload_of(session, bench),
     )
     plan = replace(plan, conformed={what: session.residuals.foretell(what, _sum(plan, what)) for what in CONFORMED})
@@ -473,7 +476,15 @@ def _plan_of(
             workload, flops=workload.flops * share, updates=full_steps, tokens=round(workload.tokens * share)
         )
     tokens = round(plan.tokens * factor)
-    made = outlook.plan(limits, full_steps=full_steps, planned_steps=planned, tokens=tokens, workload=workload)
+    made = outlook.plan(
+        limits,
+        full_steps=full_steps,
+        planned_steps=planned,
+        tokens=tokens,
+        full_rows=round(wanted_rows(session, other.test)),
+        planned_rows=round(asked_rows(session, other.test)),
+        workload=workload,
+    )
     return replace(made, conformed={what: session.residuals.conformed(what, _sum(made, what)) for what in CONFORMED})
 
 

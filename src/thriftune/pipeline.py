@@ -141,7 +141,7 @@ def ask(project: Project, question: Question, listeners: Sequence[Listener] = ()
         _import(session)
         work = _encode(session, splits)
         bench = _bench(session, splits, work)
-        made = forecast(session, bench)
+        made = forecast(session, size_of(splits), bench)
         proposed = reviewing.proposed(session, bench, made, size_of(splits))
         return replace(answer(session, bench, splits, made, question), proposals=proposed)
 
@@ -176,7 +176,7 @@ def _trained_here(
             del bench  # its model makes room for the next
             work = _encode(session, splits)
             bench = _bench(session, splits, work)
-        reviewer.probed = forecast(session, bench)
+        reviewer.probed = forecast(session, size_of(splits), bench)
         reviewer.probed.require()
         others = _others(session, splits, work.task)
         return work.task, others, _train(session, bench, splits)

@@ -22,8 +22,9 @@ from thriftune.budget.governor import Governor, Overheads
 from thriftune.clock import ManualClock
 from thriftune.errors import LeaseLost, OutOfBudget
 from thriftune.events import EventLog
+from thriftune.money.fence import Fence
 from thriftune.money.leases import HEARTBEAT_SECONDS, acquire
-from thriftune.money.ledger import Fence, Ledger, Reservation
+from thriftune.money.ledger import Ledger, Reservation
 from thriftune.money.meter import Meter
 from thriftune.store import Store, open_store
 from thriftune.store.tables import leases

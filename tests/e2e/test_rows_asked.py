@@ -16,11 +16,13 @@ def test_tight_limits_ask_fewer_rows_and_say_so(tmp_path) -> None:
             tickets.write(json.dumps({"prompt": f"where is room {number}?", "completion": f"floor {number}"}) + "\n")
     wide = file.read_text().replace("epochs: 20", "epochs: 1").replace("{generate_rows: 10}", "{generate_rows: 40}")
     file.write_text(wide.replace("{generate_rows: 40}", "{generate_rows: 40, generate_share: 1.0e-6}"))
+    foretold = line.json("plan")["test_rows"]
     assert line.do("run").returncode == 0
     assert asked(line) == (10, {10})
     rows_to_ask = len(pl.read_parquet(next(line.folder.rglob("test.parquet"))))
     (cut,) = [event for event in line.events("decision") if event["what"] == "test rows asked"]
     assert cut["because"].startswith(f"{rows_to_ask} rows' answers do not fit")
+    assert foretold == {"full": rows_to_ask, "planned": 10}
     # The model is found again, and with more room both are asked more.
     file.write_text(wide)
     assert line.do("run").returncode == 0

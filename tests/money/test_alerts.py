@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from thriftune.clock import ManualClock
 from thriftune.events import EventLog
+from thriftune.money.alerts import LEVELS
 from thriftune.money.amounts import NANO, to_nano
-from thriftune.money.ledger import ALERT_LEVELS, Ledger
+from thriftune.money.ledger import Ledger
 from thriftune.store import Store, open_store
 
 ALLOWANCES = {"collection": Decimal("0.2"), "training": Decimal("0.8")}
@@ -108,6 +109,6 @@ def test_levels_are_exactly_those_that_the_spending_has_passed(
     for amount in amounts:
         ledger.charge("training", "machine", amount, "a unit", 1.0)
     spent = sum(amounts)
-    passed = [level for level in ALERT_LEVELS if spent and 100 * spent >= level * NANO]
+    passed = [level for level in LEVELS if spent and 100 * spent >= level * NANO]
     assert [level for scope, _, level in alerts(ledger) if scope == "total"] == passed
     store.close()

@@ -98,6 +98,8 @@ def _show_own(project: Project, plan: Plan, proposals: Sequence[Proposal], defau
         console.print(_memory(plan))
     console.print(price_said(project))
     console.print(_fit(plan))
+    if plan.full_rows:
+        console.print(_asked(plan))
     for proposal in proposals:
         console.print(_proposed(proposal, currency), soft_wrap=True)
     if plan.limits.to_keep:
@@ -167,6 +169,7 @@ def plan_json(project: Project, plan: Plan) -> dict[str, Any]:
         "to_buy": str(plan.limits.to_buy),
         "to_keep": str(plan.limits.to_keep),
         "steps": {"full": plan.full_steps, "planned": plan.planned_steps},
+        "test_rows": {"full": plan.full_rows, "planned": plan.planned_rows},
         "left": {"money_s": _finite(limits.money_seconds), "deadline_s": _finite(limits.time_seconds)},
         "bound_by": limits.binding,
         "fits_whole": plan.fits_whole,
@@ -199,6 +202,15 @@ def _fit(plan: Plan) -> str:
     return (
         f"[yellow]the {plan.limits.binding} binds[/yellow] ({left} left): training will be fitted to it, "
         f"about {plan.planned_steps} of {plan.full_steps} steps"
+    )
+
+
+def _asked(plan: Plan) -> str:
+    if plan.planned_rows == plan.full_rows:
+        return f"{plan.full_rows:,} test rows are asked of each model"
+    return (
+        f"[yellow]{plan.planned_rows:,} of {plan.full_rows:,} test rows[/yellow] are asked of each model: more answers "
+        "would take more than evaluate.generate_share of what is left"
     )
 
 

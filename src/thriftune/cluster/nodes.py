@@ -18,8 +18,9 @@ from sqlalchemy import select
 from thriftune.clock import Clock
 from thriftune.errors import LeaseHeld, OutOfBudget
 from thriftune.money.amounts import NANOSECONDS, price_to_nano, to_nanoseconds, upper_cost_nano
+from thriftune.money.fence import Fence
 from thriftune.money.leases import Lease, acquire
-from thriftune.money.ledger import Fence, Ledger, Reservation
+from thriftune.money.ledger import Ledger, Reservation
 from thriftune.store import Store, Transaction
 from thriftune.store.tables import leases
 

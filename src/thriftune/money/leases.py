@@ -31,7 +31,8 @@ from thriftune.money.amounts import (
     price_to_nano,
     to_nanoseconds,
 )
-from thriftune.money.ledger import Fence, Ledger, beat
+from thriftune.money.fence import Fence, beat
+from thriftune.money.ledger import Ledger
 from thriftune.money.prices import thriftune_home
 from thriftune.processes import Life, ProcessName, machine_id, process_age, this_process
 from thriftune.store import Store, Transaction

@@ -17,20 +17,20 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Row, Select, bindparam, func, insert, select, update
+from sqlalchemy import Row, Select, bindparam, insert, select, update
 
 from thriftune.clock import Clock
-from thriftune.errors import BadInput, LeaseLost, OutOfBudget
+from thriftune.errors import BadInput, OutOfBudget
 from thriftune.events import EventLog
 from thriftune.faults import crash_point
+from thriftune.money.alerts import Alerts
 from thriftune.money.amounts import LARGEST_NANO, NANOSECONDS, from_nano, shown_money, to_nano, to_nanoseconds
+from thriftune.money.fence import Fence, beat
 from thriftune.store import Store, Transaction
-from thriftune.store.tables import budgets, leases, phases, transfers
-from thriftune.store.tables import events as events_table
+from thriftune.store.tables import budgets, phases, transfers
 
 UNALLOTTED = "unallotted"  # the part of the total that no phase's allowance holds
 CATEGORIES = ("machine", "storage", "transfer", "tokens bought", "labels")
-ALERT_LEVELS = (50, 80, 100)  # per cent of an allowance, or of the total, that are told of when they are spent
 
 # The statements of every unit of work, built once: building one costs more than running it.
 _LEFT = budgets.c.total_nano - budgets.c.spent_nano - budgets.c.reserved_nano
@@ -64,23 +64,6 @@ _ALLOW = (
     .where(phases.c.project == bindparam("of"), phases.c.phase == bindparam("by"))
     .values(allowance_nano=phases.c.allowance_nano + bindparam("change"))
 )
-_BEAT = (
-    update(leases)
-    .where(leases.c.machine == bindparam("on"), leases.c.fence == bindparam("number"), leases.c.held)
-    .values(heartbeat_ns=bindparam("now_ns"))
-)
-_STANDING = select(
-    budgets.c.currency,
-    budgets.c.declared,
-    budgets.c.total_nano,
-    budgets.c.spent_nano,
-    phases.c.allowance_nano,
-    phases.c.spent_nano.label("phase_spent_nano"),
-).where(budgets.c.project == bindparam("of"), phases.c.project == budgets.c.project, phases.c.phase == bindparam("by"))
-_SPENT_ON = select(func.coalesce(func.sum(transfers.c.posted_nano), 0)).where(
-    transfers.c.project == bindparam("of"), transfers.c.category == bindparam("on"), transfers.c.state == "posted"
-)
-_ALERTS = select(events_table.c.data).where(events_table.c.project == bindparam("of"), events_table.c.kind == "alert")
 _NEW_TRANSFER = insert(transfers).returning(transfers.c.id)
 _SETTLED = ("state", "posted_nano", "seconds", "estimated", "settled_at_ns")
 _SETTLE = (
@@ -88,19 +71,6 @@ _SETTLE = (
     .where(transfers.c.id == bindparam("number"), transfers.c.state == "pending")
     .values({name: bindparam(f"new_{name}") for name in _SETTLED})
 )
-
-
-@dataclass(frozen=True)
-class Fence:
-    """The right to spend for a machine: void once the machine's lease has a higher number."""
-
-    machine: str
-    number: int
-
-
-Alerted = tuple[str, str, int, int]
-"""What an alert is known by: `total`, `phase` or `category`; which; the level; of the total also its amount in
-nano-units, since money that is added begins a new account of it."""
 
 
 @dataclass(frozen=True)
@@ -192,8 +162,7 @@ class Ledger:
         self.clock = clock
         self.project = project
         self.events = events
-        self._alerted: set[Alerted] = set()  # that are recorded, as far as this process knows
-        self._spent_on: dict[str, int] = {}  # by category that has an allowance, as far as this process knows
+        self._alerts = Alerts(project, events)
 
     def open_budget(
         self,
@@ -570,51 +539,8 @@ class Ledger:
             seconds=seconds,
             estimated=estimated,
         )
-        self._alert(transaction, entry.phase, entry.category, amount_nano)
+        self._alerts.look(transaction, entry.phase, entry.category, amount_nano)
         transaction.after_commit.append(lambda: crash_point("ledger.posted"))
-
-    def _alert(self, transaction: Transaction, phase: str, category: str, amount_nano: int) -> None:
-        """Record, once, each level of an allowance or of the total that is spent now."""
-        now = transaction.execute(_STANDING, {"of": self.project, "by": phase}).one()
-        accounts = [
-            ("total", "", now.spent_nano, now.total_nano, now.total_nano),
-            ("phase", phase, now.phase_spent_nano, now.allowance_nano, 0),
-        ]
-        allowance = json.loads(now.declared).get("categories", {}).get(category)
-        if allowance is not None:
-            accounts.append(("category", category, self._spent(transaction, category, amount_nano), allowance, 0))
-        for scope, name, spent, allowed, account in accounts:
-            for level in ALERT_LEVELS:
-                key = (scope, name, level, account)
-                if spent <= 0 or 100 * spent < level * allowed or key in self._alerted:
-                    continue
-                if key not in self._recorded_alerts(transaction):
-                    self.events.emit(
-                        "alert",
-                        inside=transaction,
-                        scope=scope,
-                        name=name,
-                        level=level,
-                        account=account,
-                        spent=f"{from_nano(spent):f}",
-                        allowance=f"{from_nano(allowed):f}",
-                        currency=now.currency,
-                    )
-                transaction.after_commit.append(lambda key=key: self._alerted.add(key))  # type: ignore[misc]
-
-    def _spent(self, transaction: Transaction, category: str, amount_nano: int) -> int:
-        """What a category has cost, the transfer of this transaction included."""
-        before = self._spent_on.get(category)
-        if before is None:
-            spent = int(transaction.execute(_SPENT_ON, {"of": self.project, "on": category}).scalar_one())
-        else:
-            spent = before + amount_nano
-        transaction.after_commit.append(lambda: self._spent_on.update({category: spent}))
-        return spent
-
-    def _recorded_alerts(self, transaction: Transaction) -> set[Alerted]:
-        found = (json.loads(data) for data in transaction.execute(_ALERTS, {"of": self.project}).scalars())
-        return {(data["scope"], data["name"], data["level"], data["account"]) for data in found}
 
     def _add_to_budget(self, transaction: Transaction, spent: int, held: int) -> int:
         left = transaction.execute(_COUNT_TO_BUDGET, {"of": self.project, "spent": spent, "held": held}).scalar()
@@ -772,28 +698,6 @@ class Ledger:
             f"{needed}, the most it can cost",
             "add money: thriftune budget add AMOUNT",
         )
-
-
-def beat(transaction: Transaction, fence: Fence, clock: Clock) -> None:
-    """See that a lease is still ours, and leave a sign of life: both are one update of its row.
-
-    Raises:
-        LeaseLost: it was taken over.
-    """
-    values = {"on": fence.machine, "number": fence.number, "now_ns": to_nanoseconds(clock.now())}
-    if transaction.execute(_BEAT, values).rowcount == 0:
-        raise lease_lost(fence)
-
-
-def lease_lost(fence: Fence) -> LeaseLost:
-    """The error of a process whose lease another has taken over."""
-    return LeaseLost(
-        "this machine's lease was taken over, so this process stops writing",
-        fence.machine,
-        f"a lease newer than number {fence.number}",
-        "one run at a time on a machine",
-        "look at it with: thriftune status",
-    )
 
 
 def _nano(amount: Decimal, where: str) -> int:

@@ -24,8 +24,9 @@ from thriftune.money.amounts import (
     to_nanoseconds,
     upper_cost_nano,
 )
+from thriftune.money.fence import Fence
 from thriftune.money.leases import Lease, acquire, started_at
-from thriftune.money.ledger import Fence, Ledger, Reservation
+from thriftune.money.ledger import Ledger, Reservation
 from thriftune.store import Store
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from thriftune.clock import Clock
 from thriftune.money.amounts import NANO, from_nano
-from thriftune.money.ledger import Fence, Ledger, Reservation, beat
+from thriftune.money.fence import Fence, beat
+from thriftune.money.ledger import Ledger, Reservation
 from thriftune.store import Store
 
 CATEGORY = "storage"

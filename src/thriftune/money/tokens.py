@@ -20,7 +20,8 @@ from typing import Literal, get_args
 from thriftune.clock import utc
 from thriftune.errors import BadInput
 from thriftune.money.amounts import from_nano
-from thriftune.money.ledger import Fence, Ledger
+from thriftune.money.fence import Fence
+from thriftune.money.ledger import Ledger
 from thriftune.money.prices import OLD_AFTER_DAYS, thriftune_home
 from thriftune.options import parse_amount
 

@@ -8,7 +8,8 @@ from decimal import Decimal
 
 from thriftune import traffic
 from thriftune.money.amounts import cost_of_bytes, from_nano
-from thriftune.money.ledger import Fence, Ledger, Reservation
+from thriftune.money.fence import Fence
+from thriftune.money.ledger import Ledger, Reservation
 
 CATEGORY = "transfer"
 

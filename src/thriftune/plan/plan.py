@@ -96,6 +96,8 @@ class Plan:
         full_steps: updates of all epochs.
         planned_steps: updates that the limits pay for.
         tokens: that training reads in all epochs.
+        full_rows: test rows that each model is to answer.
+        planned_rows: test rows that the limits let each answer.
         memory: the most bytes of the process in each phase that is known so far.
         workload: what training asks of a machine; None before it is probed.
         conformed: seconds of a phase, or of the `WHOLE`, as earlier runs' errors shape the sum of the parts.
@@ -106,6 +108,8 @@ class Plan:
     full_steps: int = 0
     planned_steps: int = 0
     tokens: int = 0
+    full_rows: int = 0
+    planned_rows: int = 0
     memory: dict[str, Forecast] = field(default_factory=dict)
     workload: Workload | None = None
     conformed: dict[str, Forecast] = field(default_factory=dict)

@@ -18,7 +18,6 @@ from thriftune.report.returns import NOT_IN_POINTS, POINT
 
 HOUR = 3600.0
 YEAR = 365.25 * 86_400
-WATTS_A_KILOWATT = 1000.0
 FACTOR = 2  # by which what is stated is halved and doubled to see what hangs on it
 ROW_DEVIATION = 0.5  # of a share's rows, at most
 
@@ -265,7 +264,7 @@ def _kwh_a_second(measured: MeasuredEnergy | None, watts: float | None) -> float
     """The mean draw as measured, else as stated."""
     if measured is not None and measured.seconds:
         return measured.kwh / measured.seconds
-    return None if watts is None else watts / WATTS_A_KILOWATT / HOUR
+    return energy_kwh(None, 1.0, watts)
 
 
 def _grams_per_kwh(report: Report) -> tuple[float | None, str]:

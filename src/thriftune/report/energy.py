@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from thriftune.budget.energy_process import JOULES_A_KWH
 from thriftune.events import Event
 
-JOULES_A_KWH = 3.6e6
 ALL = 0.995  # of the metered time, from which the rest goes without saying
 
 
