@@ -27,7 +27,7 @@ LAYERS = (
     "project",
     "session",
     "asked",
-    "forecasting reviewing",
+    "forecasting reviewing supposing",
     "managed_line search_line queueing launching",
     "pipeline",
     "cli",

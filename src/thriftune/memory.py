@@ -15,6 +15,7 @@ STATUS = Path("/proc/self/status")
 CLEAR = Path("/proc/self/clear_refs")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 LARGEST_KEPT = 2**31 - 1
+NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
 RESET_PEAK = "5"  # proc_pid_clear_refs(5): the peak resident size becomes the present one
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
@@ -100,10 +101,16 @@ def keep_freed_memory() -> bool:
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory could not be had, on an accelerator or on the machine."""
+    """Whether an error says that memory could not be had, on an accelerator or on the machine.
+
+    oneDNN does not say what it lacked for a kernel of a shape that it was about to make: `could not create a
+    primitive`. For a shape that it has no kernel for it names the primitive's descriptor.
+    """
     said = str(error).lower()
-    return isinstance(error, MemoryError) or any(
-        words in said for words in ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
+    return (
+        isinstance(error, MemoryError)
+        or any(words in said for words in NO_MEMORY)
+        or ("could not create a primitive" in said and "descriptor" not in said)
     )
 
 

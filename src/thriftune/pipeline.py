@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thriftune import reviewing, search_line
+from thriftune import reviewing, search_line, supposing
 from thriftune.artifacts import Artifact, recipe_key
 from thriftune.asked import (
     asked_rows,
@@ -40,7 +40,6 @@ from thriftune.forecasting import (
     TAIL_FLOOR,
     Answering,
     Bench,
-    answer,
     expect_all,
     expect_measured,
     expect_sized,
@@ -143,7 +142,7 @@ def ask(project: Project, question: Question, listeners: Sequence[Listener] = ()
         bench = _bench(session, splits, work)
         made = forecast(session, size_of(splits), bench)
         proposed = reviewing.proposed(session, bench, made, size_of(splits))
-        return replace(answer(session, bench, splits, made, question), proposals=proposed)
+        return replace(supposing.answer(session, bench, splits, made, question), proposals=proposed)
 
 
 def _refuse_to_guess(question: Question) -> None:

@@ -7,7 +7,8 @@ in fp32: 4 bytes a number of the weights, 8 a trained number for AdamW's two mom
 (Korthikanti et al., "Reducing Activation Recomputation in Large Transformer Models", 2022, equation 1) hold for one
 architecture; here the model's own forward pass runs on tensors without contents (PyTorch's `FakeTensorMode`), and the
 bytes that it saves are counted. To these come the vocabulary's logits of a chat model, of which a few copies live at
-once, a few temporaries as large as the largest saved tensor, and with adapters what glibc's allocator leaves unused.
+once, a few temporaries as large as the largest saved tensor, where the whole encoder is frozen a layer's states, which
+nothing saves, and with adapters what glibc's allocator leaves unused.
 `tests/models/test_inspection.py` holds the sum to the peak of real updates.
 """
 
@@ -28,6 +29,7 @@ from thriftune.models.quiet import quiet_transformers
 NUMBER_BYTES = 4  # fp32
 MOMENTS = 2  # of AdamW, each as large as what is trained
 TEMPORARIES = 4  # tensors as large as the largest that are live at once beside the saved ones; measured
+LAYER_STATES = 6  # hidden states that a layer without a graph holds: its input, query, key, value, context, residual
 LOGITS_COPIES = 4  # logits, their logarithmic softmax, and the gradients of both
 HOLES = (
     2  # outputs of an adapted layer (its own, and the adapters') whose freed places glibc 2.36 fills with nothing as
@@ -124,7 +126,8 @@ def footprint(config: Any, kind: Kind, tuning: Tuning, rows: int, tokens: int, c
     if largest is not None:
         vocabulary = config.get_text_config().vocab_size
         logits = min(rows * tokens // 2 * vocabulary, max(LOGITS_CHUNK, vocabulary)) if kind == "decoder" else 0
-        activations = saved + TEMPORARIES * largest + LOGITS_COPIES * logits * NUMBER_BYTES
+        states = LAYER_STATES * rows * tokens * config.get_text_config().hidden_size if tuning.method == "head" else 0
+        activations = saved + TEMPORARIES * largest + (states + LOGITS_COPIES * logits) * NUMBER_BYTES
     return Footprint(
         trained=trained,
         weights=NUMBER_BYTES * (whole + adapters),

@@ -119,9 +119,9 @@ class Plan:
         """Seconds from now if nothing binds."""
         return self.conformed.get(WHOLE) or self.summed()
 
-    def summed(self, phase: str | None = None) -> Forecast:
-        """Seconds from now as the sum of the parts, of one phase or of all."""
-        return total([part.seconds for part in self.parts if phase in (None, part.phase)])
+    def summed(self, what: str = WHOLE) -> Forecast:
+        """Seconds from now as the sum of the parts, of one phase or of the whole."""
+        return total([part.seconds for part in self.parts if what in (WHOLE, part.phase)])
 
     @property
     def least_seconds(self) -> float:
