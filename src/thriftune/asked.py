@@ -82,8 +82,7 @@ def take_asked(session: Session, rows: int) -> EvaluateOptions:
     options: EvaluateOptions = session.project.file.evaluate
     if session.most_asked is None:
         return options
-    asked = min(session.most_asked, rows)
-    wanted = min(options.generate_rows, rows)
+    asked, wanted = round(asked_rows(session, rows)), round(wanted_rows(session, rows))
     share = f"{options.generate_share:.0%} of what is left before training"
     because = f"{wanted} rows' answers fit into {share}"
     if asked < wanted:

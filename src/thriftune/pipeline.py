@@ -140,8 +140,9 @@ def ask(project: Project, question: Question, listeners: Sequence[Listener] = ()
         _import(session)
         work = _encode(session, splits)
         bench = _bench(session, splits, work)
-        made = forecast(session, size_of(splits), bench)
-        proposed = reviewing.proposed(session, bench, made, size_of(splits))
+        size = size_of(splits)
+        made = forecast(session, size, bench)
+        proposed = reviewing.proposed(session, bench, made, size)
         return replace(supposing.answer(session, bench, splits, made, question), proposals=proposed)
 
 

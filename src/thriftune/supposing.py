@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from thriftune.asked import asked_rows, baselines_seconds, measuring_seconds, verdict_seconds, wanted_rows
+from thriftune.asked import asked_rows, baselines_seconds, measuring_seconds, verdict_seconds
 from thriftune.budget.forecast import Forecast, total
 from thriftune.collect import collect
 from thriftune.forecasting import ANSWER_SPREAD, CONFORMED, PRIOR_ENCODE_ROW, Size, affordable_steps, size_of
@@ -105,13 +105,5 @@ def _plan_of(
             workload, flops=workload.flops * share, updates=full_steps, tokens=round(workload.tokens * share)
         )
     tokens = round(plan.tokens * factor)
-    made = outlook.plan(
-        limits,
-        full_steps=full_steps,
-        planned_steps=planned,
-        tokens=tokens,
-        full_rows=round(wanted_rows(session, other.test)),
-        planned_rows=round(asked_rows(session, other.test)),
-        workload=workload,
-    )
+    made = outlook.plan(limits, full_steps=full_steps, planned_steps=planned, tokens=tokens, workload=workload)
     return replace(made, conformed={what: session.residuals.conformed(what, made.summed(what)) for what in CONFORMED})

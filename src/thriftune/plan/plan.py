@@ -96,7 +96,7 @@ class Plan:
         full_steps: updates of all epochs.
         planned_steps: updates that the limits pay for.
         tokens: that training reads in all epochs.
-        full_rows: test rows that each model is to answer.
+        full_rows: test rows that each model is to answer; 0 of a plan that does not tell.
         planned_rows: test rows that the limits let each answer.
         memory: the most bytes of the process in each phase that is known so far.
         workload: what training asks of a machine; None before it is probed.
