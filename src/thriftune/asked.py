@@ -26,10 +26,11 @@ PRIOR_BASELINE_ROW = 1e-3  # seconds of a cheap baseline's answer where this mac
 def expect_asked(session: Session, size: Size, row_seconds: Forecast) -> None:
     """Sharpen what depends on how many test rows are asked: baselines, answers, the comparison."""
     task = session.project.file.objective.task
-    session.sharpen("baselines", f"baselines-relative/{task}", baselines_seconds(session, size))
+    asked = asked_rows(session, size.test)
+    session.sharpen("baselines", f"baselines-relative/{task}", baselines_seconds(session, size, asked))
     for who in answering(task):
         expect_answers(session, who, size, row_seconds)
-    session.sharpen("verdict", f"verdict-relative/{task}", verdict_seconds(session, size))
+    session.sharpen("verdict", f"verdict-relative/{task}", verdict_seconds(session, size, asked))
 
 
 def answering(task: str) -> tuple[str, ...]:
@@ -39,13 +40,18 @@ def answering(task: str) -> tuple[str, ...]:
 
 def expect_answers(session: Session, who: str, size: Size, row_seconds: Forecast) -> None:
     """Sharpen what a predictor's answers to the test split will take, with the measuring of them."""
-    task = session.project.file.objective.task
-    measuring = session.record.forecast(f"measure-relative/{task}", measuring_seconds(session, size))
     asked = asked_rows(session, size.test)
     least = None
     if asks_fewer(session):
-        least = total([row_seconds.scaled(min(asked, FEWEST_ASKED)), measuring])
-    session.outlook.sharpen(who, total([row_seconds.scaled(asked), measuring]), least)
+        least = answers_seconds(session, size, min(asked, FEWEST_ASKED), row_seconds)
+    session.outlook.sharpen(who, answers_seconds(session, size, asked, row_seconds), least)
+
+
+def answers_seconds(session: Session, size: Size, asked: float, row_seconds: Forecast) -> Forecast:
+    """Seconds of a predictor's answers to so many test rows, with the measuring of them."""
+    task = session.project.file.objective.task
+    measuring = session.record.forecast(f"measure-relative/{task}", measuring_seconds(session, size, asked))
+    return total([row_seconds.scaled(asked), measuring])
 
 
 def wanted_rows(session: Session, rows: float) -> float:
@@ -69,12 +75,17 @@ def asks_fewer(session: Session) -> bool:
 def limit_asked(session: Session, row_seconds: Forecast) -> None:
     """Let so many test rows be asked as a share of what is left holds, where answers are generated; or as many as
     this attempt asked before."""
+    session.most_asked = most_asked(session, session.limits().seconds, row_seconds)
+
+
+def most_asked(session: Session, seconds: float, row_seconds: Forecast) -> int | None:
+    """How many test rows are asked at most where so many seconds are left; None where the limits do not matter."""
+    if not asks_fewer(session):
+        return None
     file = session.project.file
-    who = answering(file.objective.task)
-    if asks_fewer(session):
-        room = file.evaluate.generate_share * session.limits().seconds
-        holds = min(room / (len(who) * row_seconds.p95), file.evaluate.generate_rows)
-        session.most_asked = session.decisions.recorded(ASKED) or max(FEWEST_ASKED, int(holds))
+    room = file.evaluate.generate_share * seconds
+    holds = min(room / (len(answering(file.objective.task)) * row_seconds.p95), file.evaluate.generate_rows)
+    return session.decisions.recorded(ASKED) or max(FEWEST_ASKED, int(holds))
 
 
 def take_asked(session: Session, rows: int) -> EvaluateOptions:
@@ -91,14 +102,13 @@ def take_asked(session: Session, rows: int) -> EvaluateOptions:
     return options.model_copy(update={"generate_rows": chosen})
 
 
-def measuring_seconds(session: Session, size: Size) -> float:
+def measuring_seconds(session: Session, size: Size, asked: float) -> float:
     """Seconds that metrics and intervals of one predictor's answers take on the machine of the stage's own figures."""
     file = session.project.file
-    rows = round(asked_rows(session, size.test))
-    return metrics_seconds(rows, file.objective.task, file.evaluate, size.classes).p50
+    return metrics_seconds(round(asked), file.objective.task, file.evaluate, size.classes).p50
 
 
-def baselines_seconds(session: Session, size: Size) -> float:
+def baselines_seconds(session: Session, size: Size, asked: float) -> float:
     """Seconds to fit and to score the cheap baselines on the machine of the stages' own figures.
 
     The record keeps what this machine took as a multiple of it, and so holds for data of other sizes.
@@ -106,14 +116,13 @@ def baselines_seconds(session: Session, size: Size) -> float:
     file = session.project.file
     task = file.objective.task
     fitting = select.estimate(round(size.train), size.classes, task, file.select).p50
-    scoring = measuring_seconds(session, size) + PRIOR_BASELINE_ROW * asked_rows(session, size.test)
+    scoring = measuring_seconds(session, size, asked) + PRIOR_BASELINE_ROW * asked
     return fitting + len(select.fitted(file.select, task)) * scoring
 
 
-def verdict_seconds(session: Session, size: Size) -> float:
+def verdict_seconds(session: Session, size: Size, asked: float) -> float:
     """Seconds to compare with every baseline on the machine of the stage's own figures."""
     file = session.project.file
     task = file.objective.task
     baselines = len(file.select.baselines_for(task))
-    rows = round(asked_rows(session, size.test))
-    return comparison_seconds(rows, task, file.evaluate, baselines, size.classes).p50
+    return comparison_seconds(round(asked), task, file.evaluate, baselines, size.classes).p50

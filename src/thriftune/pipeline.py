@@ -281,7 +281,8 @@ def _baselines(session: Session, splits: Splits) -> list[Scores]:
     from thriftune.select import select
 
     file, context = session.project.file, session.context
-    amount, before = baselines_seconds(session, size_of(splits)), resident_bytes()
+    size, before = size_of(splits), resident_bytes()
+    amount = baselines_seconds(session, size, asked_rows(session, size.test))
     with session.part("baselines", f"baselines-relative/{splits.task}", amount, metered=False) as span:
         parts = file.parts if splits.by_part else ()
         selection = select.run(splits, file.select, context, session.upper("baselines"), parts)
@@ -506,9 +507,8 @@ def _untuned(session: Session, splits: Splits, task: Answerer) -> list[Scores]:
         session.record.add(f"answer/{reference}", scores.seconds, asked)
         if session.probed_answer:
             session.record.add(f"{ANSWER_RELATIVE}/{splits.task}", scores.seconds, asked * session.probed_answer)
-        session.record.add(
-            f"measure-relative/{splits.task}", span.seconds - scores.seconds, measuring_seconds(session, size)
-        )
+        measuring = measuring_seconds(session, size, asked)
+        session.record.add(f"measure-relative/{splits.task}", span.seconds - scores.seconds, measuring)
         row_seconds = Forecast.lognormal(scores.seconds / asked, ANSWER_SPREAD, "measured")
         expect_answers(session, "tuned", size, row_seconds)
     return [scores]
@@ -576,7 +576,8 @@ def _evaluate(
         note_opened(session, opening.seconds)
     upper = session.upper("tuned")
     size = size_of(splits)
-    with session.part("tuned", f"tuned/{reference}", asked_rows(session, size.test), metered=False) as span:
+    asked = asked_rows(session, size.test)
+    with session.part("tuned", f"tuned/{reference}", asked, metered=False) as span:
         test = pl.read_parquet(splits.test)
         scores = _scored(
             session,
@@ -595,7 +596,8 @@ def _evaluate(
 
         latency = measure_latency(predictor, test, file.evaluate, context)
     upper = session.upper("verdict")
-    with session.part("verdict", f"verdict-relative/{splits.task}", verdict_seconds(session, size), metered=False):
+    comparing = verdict_seconds(session, size, asked)
+    with session.part("verdict", f"verdict-relative/{splits.task}", comparing, metered=False):
         return evaluate.conclude(
             scores, baselines, file.evaluate, context, target=target, latency=latency, upper_seconds=upper
         )

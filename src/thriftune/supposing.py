@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from thriftune.asked import asked_rows, baselines_seconds, measuring_seconds, verdict_seconds
-from thriftune.budget.forecast import Forecast, total
+from thriftune.asked import answers_seconds, baselines_seconds, most_asked, verdict_seconds, wanted_rows
+from thriftune.budget.forecast import Forecast
 from thriftune.collect import collect
 from thriftune.forecasting import ANSWER_SPREAD, CONFORMED, PRIOR_ENCODE_ROW, Size, affordable_steps, size_of
 from thriftune.plan.outlook import Outlook
@@ -76,15 +76,15 @@ def _plan_of(
         encoded = session.record.forecast(f"encode/{file.model_references[0]}", rows, PRIOR_ENCODE_ROW)
         outlook.expect("encode", "training", encoded)
     task = file.objective.task
-    answers = Forecast.lognormal(bench.answering.row_seconds, ANSWER_SPREAD, "probe").scaled(
-        asked_rows(session, other.test)
-    )
-    measuring = session.record.forecast(f"measure-relative/{task}", measuring_seconds(session, other))
+    answer = Forecast.lognormal(bench.answering.row_seconds, ANSWER_SPREAD, "probe")
+    wanted, most = wanted_rows(session, other.test), most_asked(session, limits.seconds, answer)
+    asked = wanted if most is None else min(wanted, most)
+    answers = answers_seconds(session, other, asked, answer)
     grown = {
-        "baselines": session.record.forecast(f"baselines-relative/{task}", baselines_seconds(session, other)),
-        "verdict": session.record.forecast(f"verdict-relative/{task}", verdict_seconds(session, other)),
-        "untuned": total([answers, measuring]),
-        "tuned": total([answers, measuring]),
+        "baselines": session.record.forecast(f"baselines-relative/{task}", baselines_seconds(session, other, asked)),
+        "verdict": session.record.forecast(f"verdict-relative/{task}", verdict_seconds(session, other, asked)),
+        "untuned": answers,
+        "tuned": answers,
     }
     full_steps = max(1, round(plan.full_steps * factor)) if steps is None else steps
     for name, part in session.outlook.parts.items():
@@ -95,7 +95,7 @@ def _plan_of(
                 seconds = train.estimate(bench.work, bench.costs, every, steps, file.train)
             outlook.parts[name] = Part(part.phase, name, seconds, least)
         else:
-            same = rows == round(size.rows)
+            same = rows == round(size.rows) and round(asked) == plan.planned_rows
             outlook.parts[name] = part if same else replace(part, seconds=grown.get(name, part.seconds))
     planned = min(full_steps, affordable_steps(session, bench, limits, outlook, full_steps))
     workload = plan.workload
@@ -105,5 +105,13 @@ def _plan_of(
             workload, flops=workload.flops * share, updates=full_steps, tokens=round(workload.tokens * share)
         )
     tokens = round(plan.tokens * factor)
-    made = outlook.plan(limits, full_steps=full_steps, planned_steps=planned, tokens=tokens, workload=workload)
+    made = outlook.plan(
+        limits,
+        full_steps=full_steps,
+        planned_steps=planned,
+        tokens=tokens,
+        full_rows=round(wanted),
+        planned_rows=round(asked),
+        workload=workload,
+    )
     return replace(made, conformed={what: session.residuals.conformed(what, made.summed(what)) for what in CONFORMED})

@@ -74,6 +74,7 @@ def answer_json(found: Answer) -> dict[str, Any]:
         "time_s": _quantiles(found.after.full),
         "cost": _quantiles(found.after.full.scaled(float(found.after.limits.price_per_hour) / 3600)),
         "steps": {"full": found.after.full_steps, "planned": found.after.planned_steps},
+        "test_rows": {"full": found.after.full_rows, "planned": found.after.planned_rows},
         "left": {
             "money": None if found.after.limits.money_left is None else str(found.after.limits.money_left),
             "deadline_s": found.after.limits.time_seconds if math.isfinite(found.after.limits.time_seconds) else None,

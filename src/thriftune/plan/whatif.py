@@ -120,6 +120,11 @@ class Answer:
                 f"{self.rows[1]:,} rows instead of {self.rows[0]:,}: {self.after.full_steps:,} steps instead of "
                 f"{self.before.full_steps:,}"
             )
+        if self.after.planned_rows != self.before.planned_rows:
+            said.append(
+                f"each model would be asked {self.after.planned_rows:,} of {self.after.full_rows:,} test rows instead "
+                f"of {self.before.planned_rows:,} of {self.before.full_rows:,}"
+            )
         return said
 
     def _outcome(self) -> str:
