@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from statistics import median
 from typing import TYPE_CHECKING
 
 from thriftune.asked import answering, asked_rows, expect_asked, limit_asked, wanted_rows
@@ -42,7 +43,8 @@ PRIOR_CLASSES = 2
 ROW_EPOCH_PART = "row-pass"  # the record's part: seconds of training for a row and a pass over it
 OPEN_RELATIVE = "open-relative"  # and of opening the tuned model, a second that loading it untuned takes
 ANSWER_RELATIVE = "answer-relative"  # and of an answer among many, a second that it takes among the probe's few
-BASELINE_BYTES = "bytes/baselines"  # and by how much the baselines let this process grow
+GROWN_BYTES = "bytes/grown"  # and by how much imports and baselines together let this process grow
+GROWING = ("imports", "baselines")
 PRIOR_BASELINE_BYTES = 1.2e8  # scikit-learn and SciPy
 PRIOR_IMPORTS = 6.0
 PRIOR_LOAD = 3.0
@@ -171,9 +173,29 @@ def _load_seconds(session: Session) -> float:
     return session.record.forecast(f"load/{session.project.file.model_references[0]}", prior=PRIOR_LOAD).p50
 
 
-def note_grown(session: Session, grown: int) -> None:
-    """Note by how many bytes the baselines let this process grow, for forecasts that are made before they ran."""
-    session.record.add(f"{BASELINE_BYTES}/{session.project.file.objective.task}", max(1.0, grown))
+def note_grown(session: Session, what: str, grown: int) -> None:
+    """Note by how many bytes the imports or the baselines let this process grow, and once both have, the sum for
+    forecasts that are made before the baselines ran: whichever is second finds libraries that the first has loaded.
+
+    Args:
+        what: `imports` or `baselines`.
+    """
+    session.grown[what] = grown
+    if len(session.grown) == len(GROWING):
+        session.record.add(_grown_part(session), max(1.0, sum(session.grown.values())))
+
+
+def _left_by_baselines(session: Session) -> Forecast:
+    """Bytes that baselines which are still to come will leave in memory beside what was imported."""
+    both = session.record.seen(_grown_part(session))
+    if not both:
+        return Forecast.lognormal(PRIOR_BASELINE_BYTES, ANSWER_MEMORY_SPREAD, "prior")
+    more = median(both) - session.grown.get("imports", 0)
+    return Forecast.lognormal(max(1.0, more), ANSWER_MEMORY_SPREAD, "record")
+
+
+def _grown_part(session: Session) -> str:
+    return f"{GROWN_BYTES}/{session.project.file.objective.task}"
 
 
 def expect_sized(session: Session, size: Size) -> None:
@@ -211,7 +233,7 @@ def expect_measured(session: Session, size: Size, bench: Bench) -> None:
     training = Forecast.lognormal(costs.peak_bytes, MEMORY_SPREAD, "probe")
     asked = Forecast.lognormal(bench.answering.peak_bytes, ANSWER_MEMORY_SPREAD, "probe")
     if "baselines" in outlook.parts:  # what they leave in memory was not there yet when the probe looked
-        left = session.record.forecast(f"{BASELINE_BYTES}/{file.objective.task}", prior=PRIOR_BASELINE_BYTES)
+        left = _left_by_baselines(session)
         training, asked = total([training, left]), total([asked, left])
     # What training freed stays with the process (memory.keep_freed_memory).
     for phase, most in {"training": training, "evaluation": largest([asked, training])}.items():

@@ -293,7 +293,7 @@ def _baselines(session: Session, splits: Splits) -> list[Scores]:
             for predictor in selection.predictors()
         ]
     if not span.reused:
-        note_grown(session, resident_bytes() - before)
+        note_grown(session, "baselines", resident_bytes() - before)
     return scores
 
 
@@ -340,11 +340,13 @@ def _scored(
 
 def _import(session: Session) -> None:
     """The libraries that take seconds to import."""
+    before = resident_bytes()
     with session.part("imports"):
         import torch  # noqa: F401  the import is what takes the time
         import transformers  # noqa: F401
 
         from thriftune.train import setup  # noqa: F401
+    note_grown(session, "imports", resident_bytes() - before)
 
 
 def _encode(session: Session, splits: Splits) -> Work:
@@ -420,7 +422,7 @@ def _bench(session: Session, splits: Splits, work: Work, group: Group | None = N
 
     file, context = session.project.file, session.context
     reference = file.model_references[0]
-    machine = choose_machine(session.decisions.take, work.hidden_size, file.train)
+    machine = choose_machine(session.decisions.take, work.hidden_size, file.train, session.record)
     with session.part("load", f"load/{reference}"):
         model = work.task.build()
     probe = _probe_seconds(session)

@@ -152,7 +152,7 @@ def searched(session: Session, splits: Splits, meant: Callable[[str], str], room
         rows=pl.read_parquet(splits.train),
         data_hash=splits.content_hash,
         work_of=make,
-        choose_machine=lambda width: choose_machine(session.decisions.take, width, file.train),
+        choose_machine=lambda width: choose_machine(session.decisions.take, width, file.train, session.record),
         serving_of=make.run_through,
         nodes=file.compute.cluster,
     )

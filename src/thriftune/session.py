@@ -88,6 +88,7 @@ class Session:
         foretold_at: seconds that each phase had used when this process foretold it; none where it has not.
         did_all: whether this process trained all updates of the recipe, neither cut nor ended early nor resumed.
         probed_answer: seconds a row that the probe's few answers took; 0 where none were timed.
+        grown: bytes by which imports, and baselines, let this process grow, by their part's name.
         most_asked: test rows that the limits let a model answer where answers are generated; None before it is known.
         storage: counts, and where it has a price charges, what is kept of the project.
         energy: measures what the machine draws, where codecarbon is installed.
@@ -110,6 +111,7 @@ class Session:
     foretold_at: dict[str, float] = field(default_factory=dict)
     did_all: bool = False
     probed_answer: float = 0.0
+    grown: dict[str, int] = field(default_factory=dict)
     most_asked: int | None = None
     energy: EnergyMeter | None = None
     storage: StorageMeter | None = None

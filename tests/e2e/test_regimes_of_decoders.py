@@ -10,6 +10,7 @@ import pytest
 
 from real_context import open_context
 from thriftune.budget.decisions import Decisions
+from thriftune.budget.record import Record
 from thriftune.collect.collect import read_source
 from thriftune.collect.options import CollectOptions, Source
 from thriftune.collect.packaged import write_packaged
@@ -97,7 +98,7 @@ def outcome_of(regime: Regime, folder: Path) -> tuple[Scores, Scores, Comparison
             work.train,
             work.validation,
             work.recipe,
-            choose_machine(take, work.hidden_size, options),
+            choose_machine(take, work.hidden_size, options, Record(folder / "record.json", "here")),
             Supervision(Decisions(context.events), context.events, None, None, folder / "checkpoints"),
         )
         loop.run(validate_every=10_000, costs=COSTS)

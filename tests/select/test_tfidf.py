@@ -42,16 +42,16 @@ def movie(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], list[str
 
 
 @pytest.mark.parametrize("labels", [["neg", "pos"], ["a", "b", "c", "d"]])
-def test_probabilities_equal_scikit_learns(labels: list[str]) -> None:
+def test_probabilities_equal_those_of_another_solver_at_its_optimum(labels: list[str]) -> None:
     texts, wanted = texts_of(200, labels, 0)
     held_out, right = texts_of(50, labels, 1)
     fitted = fit(texts, wanted, held_out, right, [3.0])
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=TOKEN)
-    model = LogisticRegression(C=3.0, max_iter=300).fit(vectorizer.fit_transform(texts), wanted)
+    model = LogisticRegression(C=3.0, max_iter=3000, tol=1e-9).fit(vectorizer.fit_transform(texts), wanted)
     expected = model.predict_proba(vectorizer.transform(held_out))
     found = fitted.predictor.predict(held_out)
     assert [answer.output for answer in found] == list(model.predict(vectorizer.transform(held_out)))
-    np.testing.assert_allclose([[a.scores[label] for label in model.classes_] for a in found], expected, atol=1e-9)
+    np.testing.assert_allclose([[a.scores[label] for label in model.classes_] for a in found], expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("labels", [["neg", "pos"], ["a", "b", "c"]])
@@ -103,8 +103,9 @@ def test_several_labels_are_regressions_of_each_against_the_rest(tmp_path: Path)
     answers = fitted.predictor.predict(texts)
     for label in "ab":
         has = [label in json.loads(target) for target in targets]
-        expected = LogisticRegression(C=3.0, max_iter=300).fit(rows, has).predict_proba(rows)[:, 1]
-        np.testing.assert_allclose([answer.scores[label] for answer in answers], expected, atol=1e-9)
+        model = LogisticRegression(C=3.0, max_iter=3000, tol=1e-9).fit(rows, has)
+        found = [answer.scores[label] for answer in answers]
+        np.testing.assert_allclose(found, model.predict_proba(rows)[:, 1], atol=1e-4)
     assert all("all" in json.loads(answer.output) for answer in answers)
     assert all(json.loads(a.output) == sorted(x for x, p in a.scores.items() if p >= 0.5) for a in answers)
     fitted.predictor.save(tmp_path)

@@ -1,10 +1,13 @@
 """fp16 with loss scaling, on a CPU, whose autocast has float16 as well."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from loops import COSTS, ONLY_AT_THE_END, Record, classifier, loop_of, weights
 
 from models_for_tests import bert_folder
+from thriftune.budget.record import Record as Durations
 from thriftune.cli.telling import said
 from thriftune.errors import BadInput, Interrupted
 from thriftune.train.machine import Machine, choose_machine
@@ -88,4 +91,4 @@ def test_tf32_is_refused_where_there_is_none():
         return choose()[0]
 
     with pytest.raises(BadInput, match="no TF32"):
-        choose_machine(take, 32, TrainOptions(precision="tf32", threads=1))
+        choose_machine(take, 32, TrainOptions(precision="tf32", threads=1), Durations(Path("unsaved"), "here"))

@@ -27,17 +27,19 @@ if TYPE_CHECKING:
     from thriftune.tasks.base import Predictor
 
 STAGE = "select"
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 PHASE = "evaluation"  # baselines are evidence for the verdict
 FILE = "selection.json"
 PARTS_FILE = "parts.json"  # in a baseline's folder: the parts that the folders 0, 1, … are for
 UNFITTED = ("untuned",)
 
-# Measured on one core of a shared 2-core machine, 8,034 movie rows: 1 s to import scikit-learn, 1 s to read the
-# texts, 0.1 to 0.3 s a fit.
+# Measured on a shared 2-core machine: 1 s to import scikit-learn; of 8,000 movie rows 1 s to read the texts and 0.05 s
+# a fit, of 1,674 definitions with 26 labels 0.25 s a fit, of 50,000 made rows with 300,000 terms and 20 labels 50 s:
+# more rows have more terms, and at last the weights no longer fit into a processor's cache.
 START_SECONDS = 1.5
 ROW_SECONDS = 1.2e-4
-FIT_ROW_SECONDS = 3e-5  # a fit and a label
+FIT_ROW_SECONDS = 6e-6  # a fit and a label but the first
+TWICE_ROWS = 1e4  # with so many rows each takes twice as long
 SPREAD = 1.0  # 95th percentile over the median
 SLOWER = 8.0  # how much longer a piece may take than the longest before it: weak regularisation takes more iterations
 
@@ -127,8 +129,9 @@ def estimate(rows: int, labels: int, task: str, options: SelectOptions) -> Forec
         options: selection's part of the project file.
     """
     used = min(rows, options.max_rows)
-    fits = len(options.tfidf_c) * labels if "tfidf" in options.baselines_for(task) else 0
-    return Forecast.lognormal(START_SECONDS + used * (ROW_SECONDS + fits * FIT_ROW_SECONDS), SPREAD, "record")
+    fits = len(options.tfidf_c) * max(1, labels - 1) if "tfidf" in options.baselines_for(task) else 0
+    row = ROW_SECONDS + fits * FIT_ROW_SECONDS * (1 + used / TWICE_ROWS)
+    return Forecast.lognormal(START_SECONDS + used * row, SPREAD, "record")
 
 
 def open_baseline(folder: Path) -> Predictor:

@@ -25,6 +25,8 @@ from thriftune.tasks.targets import read_list, write_labels
 
 LABELS_FILE = "labels.json"
 WEIGHTS_FILE = "weights.safetensors"
+SOLVER = "newton-cg"  # nearer to the optimum than L-BFGS, in a seventh of its time at 26 labels, a quarter at two
+TOLERANCE = 1e-6  # a Newton step from 1e-4, with which probabilities are 0.005 off
 MAX_ITERATIONS = 300
 UNKNOWN = 1e-9  # probability of a validation label that the training rows do not have
 THRESHOLD = 0.5  # of several labels, one with at least this probability is given
@@ -162,7 +164,7 @@ def fit(
 def _fit_one(vectors: TfidfVectors, rows: Any, labels: Sequence[str], c: float) -> TfidfPredictor:
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(C=c, max_iter=MAX_ITERATIONS).fit(rows, labels)
+    model = LogisticRegression(C=c, solver=SOLVER, tol=TOLERANCE, max_iter=MAX_ITERATIONS).fit(rows, labels)
     # scikit-learn may keep the weights column by column, which safetensors would write as they lie.
     weights, biases = np.ascontiguousarray(model.coef_), np.asarray(model.intercept_)
     if len(weights) == 1:  # two labels: scikit-learn keeps the second one's log-odds only
@@ -180,7 +182,7 @@ def _fit_several(vectors: TfidfVectors, rows: Any, targets: Sequence[str], c: fl
         if has.all():  # nothing to tell apart: every row has the label
             biases[column] = np.log(2 * len(has) + 1)  # the odds of (n + 1/2) to 1/2
         else:
-            model = LogisticRegression(C=c, max_iter=MAX_ITERATIONS).fit(rows, has)
+            model = LogisticRegression(C=c, solver=SOLVER, tol=TOLERANCE, max_iter=MAX_ITERATIONS).fit(rows, has)
             weights[column], biases[column] = model.coef_[0], model.intercept_[0]
     return TfidfPredictor(vectors, tuple(labels), weights, biases, several=True)
 

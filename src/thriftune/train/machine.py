@@ -7,15 +7,18 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import torch
 
+from thriftune.budget.record import Record
 from thriftune.errors import BadInput
 from thriftune.tasks.batches import READ_BATCH_TOKENS
 from thriftune.train.launch import ranks_on_this_machine
 
 BF16_GAIN = 2.0  # bfloat16 must multiply matrices this much faster: casts and master weights eat the rest
+GAIN_PART = "bf16-gain"  # the record's part: seconds of a product in fp32 over those in bfloat16
 REPEATS = 5
 FEW_ROWS = 16  # of a product that may be emulated
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -78,8 +81,14 @@ def probe_threads(hidden: int) -> tuple[int, str]:
     return best, f"one product of this model's size by threads: {timings}"
 
 
-def probe_precision(hidden: int, device: str) -> tuple[str, str]:
-    """fp32, bf16 or fp16, by what a matrix product of this model's size takes in each, and why."""
+def probe_precision(hidden: int, device: str, record: Record) -> tuple[str, str]:
+    """fp32, bf16 or fp16, by what a matrix product of this model's size takes in each, and why.
+
+    Args:
+        hidden: the model's width.
+        device: `cpu`, or an accelerator.
+        record: keeps every look: near the bound one look alone would choose now this and now that.
+    """
     if device != "cpu":
         supported = torch.cuda.is_bf16_supported()
         return ("bf16" if supported else "fp16"), f"the accelerator {'has' if supported else 'lacks'} bfloat16"
@@ -87,18 +96,25 @@ def probe_precision(hidden: int, device: str) -> tuple[str, str]:
     few = product_seconds(FEW_ROWS, hidden, 4 * hidden, torch.bfloat16, device)  # the first product makes its kernel
     if few * 256 / FEW_ROWS > 20 * full:  # emulated: do not wait for more of it
         return "fp32", "bfloat16 products are more than 20 times slower than fp32 here"
-    half = product_seconds(256, hidden, 4 * hidden, torch.bfloat16, device)
-    because = f"bfloat16 products are {full / half:.2f} times as fast as fp32 here ({BF16_GAIN} needed)"
-    return ("bf16" if full / half >= BF16_GAIN else "fp32"), because
+    part = f"{GAIN_PART}/{hidden}"
+    record.add(part, full / product_seconds(256, hidden, 4 * hidden, torch.bfloat16, device))
+    looks = record.seen(part)
+    gain = median(looks)
+    because = f"bfloat16 products are {gain:.2f} times as fast as fp32 here ({BF16_GAIN} needed)"
+    because += f", the median of {len(looks)} looks" if len(looks) > 1 else ""
+    return ("bf16" if gain >= BF16_GAIN else "fp32"), because
 
 
-def choose_machine(take: Callable[[str, Callable[[], tuple[Any, str]]], Any], hidden: int, wanted: Any) -> Machine:
+def choose_machine(
+    take: Callable[[str, Callable[[], tuple[Any, str]]], Any], hidden: int, wanted: Any, record: Record
+) -> Machine:
     """The machine as recorded, or probed and recorded now.
 
     Args:
         take: `Decisions.take`.
         hidden: the model's hidden size.
         wanted: the project file's `train` options, of which `precision` and `threads` may be "auto".
+        record: what was measured on this machine before.
     """
     device = take("device", probe_device)
     stated = "stated in the project file"
@@ -106,7 +122,7 @@ def choose_machine(take: Callable[[str, Callable[[], tuple[Any, str]]], Any], hi
     torch.set_num_threads(threads)
     precision = take(
         "precision",
-        lambda: probe_precision(hidden, device) if wanted.precision == "auto" else (wanted.precision, stated),
+        lambda: probe_precision(hidden, device, record) if wanted.precision == "auto" else (wanted.precision, stated),
     )
     if precision == "tf32":
         _allow_tf32(device)

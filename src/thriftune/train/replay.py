@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from thriftune.budget.decisions import Decisions
+from thriftune.budget.record import Record
 from thriftune.errors import BadInput
 from thriftune.events import Event, EventLog
 from thriftune.models.prefix import Prefix
@@ -61,7 +62,7 @@ def replay(
             )
         return chosen
 
-    machine = choose_machine(read, work.hidden_size, options)
+    machine = choose_machine(read, work.hidden_size, options, Record.load())
     watch = Supervision(
         decisions, events, meter=None, governor=None, checkpoints=checkpoints, checkpoint_seconds=math.inf
     )
