@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from thriftune import reviewing, search_line, supposing
 from thriftune.artifacts import Artifact, recipe_key
@@ -77,6 +77,8 @@ if TYPE_CHECKING:
     from thriftune.train.stopping import Stopping
     from thriftune.train.train import TunedModel, Work
 
+ANSWERS_SHARE = 0.05  # of what is left, at most, goes into timing answers to their ends
+SHORT, LONGER = 2, 10  # tokens of answers that are timed in their place
 VERSIONS = ("thriftune", "torch", "transformers", "peft", "scikit-learn", "numpy")
 
 
@@ -473,15 +475,35 @@ def _probe_answers(session: Session, splits: Splits, task: Task, model: torch.nn
 
     known = session.record.forecast(f"answer/{session.project.file.model_references[0]}")
     rows = drawn(pl.read_parquet(splits.validation), kind_of(splits.task).probe_rows)
-    began = time.monotonic()
+
+    def seconds_of(asked: Task) -> float:
+        began = time.monotonic()
+        answers_of(asked.predictor(model, "probe"), rows, splits.task)
+        return time.monotonic() - began
+
     with peak() as seen:
-        answers_of(task.predictor(model, "probe"), rows, splits.task)
-    session.probed_answer = (time.monotonic() - began) / len(rows)
+        if kind_of(splits.task).generates_when_asked:
+            taken = _seconds_of_answers(seconds_of, task, ANSWERS_SHARE * session.limits().seconds)
+        else:
+            taken = seconds_of(task)
+    session.probed_answer = taken / len(rows)
     together = session.record.forecast(f"{ANSWER_RELATIVE}/{splits.task}")
     seconds = session.probed_answer * together.p50
     model_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
     # The one that is asked is another copy of the model than the one that is trained.
     return Answering(known.p50 if known.basis == "record" else seconds, seen.bytes + model_bytes)
+
+
+def _seconds_of_answers(seconds_of: Callable[[Task], float], task: Task, most: float) -> float:
+    """Seconds of generated answers: of whole ones, or where these may take longer than `most` what they take if none
+    ends before its bound, by how much longer `LONGER` tokens take than `SHORT`."""
+    longest: int = cast(Any, task).max_new_tokens
+    if longest > LONGER:
+        short, longer = (seconds_of(replace(cast(Any, task), max_new_tokens=tokens)) for tokens in (SHORT, LONGER))
+        at_most: float = short + max(0.0, longer - short) * (longest - SHORT) / (LONGER - SHORT)
+        if at_most > most:
+            return at_most
+    return seconds_of(task)
 
 
 def _probe_seconds(session: Session) -> float:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -19,11 +20,13 @@ from thriftune.errors import BadInput
 from thriftune.events import EventLog, open_attempt
 from thriftune.models.reference import resolve
 from thriftune.store import open_store
+from thriftune.tasks.batches import balanced, padded_tokens
 from thriftune.tasks.classify import ClassifyTask
+from thriftune.train.batchplan import BatchPlan
 from thriftune.train.costs import Costs
 from thriftune.train.loop import Loop
 from thriftune.train.machine import Machine
-from thriftune.train.probe import probe_costs
+from thriftune.train.probe import largest_update, probe_costs
 from thriftune.train.recipe import Recipe
 from thriftune.train.supervision import Supervision
 
@@ -105,6 +108,19 @@ def test_the_probe_leaves_the_model_as_it_was(model, events, tmp_path):
     costs = probe_costs(loop, 0.0, tmp_path)
     assert all(value.equal(before[name]) for name, value in loop.model.state_dict().items())
     assert costs.seconds_per_token > 0
+
+
+def test_where_each_epoch_draws_its_updates_anew_the_largest_of_all_is_probed(model, events, tmp_path):
+    loop = loop_of(model, events, tmp_path, lambda: math.inf, words=500, rows=192)
+    loop.train = replace(loop.train, packed=True)
+    loop.plan = BatchPlan(loop.train, replace(loop.recipe, epochs=20))
+    loop.full_steps = loop.plan.full_steps
+
+    def tokens(step: int) -> int:
+        return padded_tokens(loop.train.lengths, [balanced(loop.train.lengths, loop.rows_of(step))], packed=True)
+
+    of_all, of_first = (max(map(tokens, steps)) for steps in (range(loop.full_steps), loop.plan.first_epochs()))
+    assert tokens(largest_update(loop)) == of_all > of_first
 
 
 PEAK = """

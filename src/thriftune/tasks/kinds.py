@@ -183,7 +183,7 @@ KINDS: dict[TaskName, Kind] = {
         epochs=2,
         batch_rows=8,
         probe_seconds=30.0,
-        probe_rows=4,
+        probe_rows=8,
         answer_seconds=1.0,
         metrics_row_seconds=5e-3,
     ),

@@ -23,7 +23,9 @@ from thriftune.train.loop import Loop
 from thriftune.train.prefix_cache import Needs, PrefixCache, prefix_states
 from thriftune.train.recipe import Phase
 
-VALIDATION_ROWS = 64
+FEW_VALIDATION_ROWS, VALIDATION_ROWS = 16, 64
+LONG_VALIDATION = 0.3  # seconds of a sample that tell enough
+LOOKED_AT = 2000  # updates: of as many at random the largest is hardly smaller than that of all
 DISK_PROBE_BYTES = 16 * 2**20
 
 
@@ -94,19 +96,26 @@ def _phase_costs(
 
 
 def _steps(loop: Loop, seconds: float) -> tuple[list[float], float]:
-    """Seconds per padded token of real updates, the first (which warms up) left out; and training's peak in bytes.
-
-    The second is the one with the largest forward pass of the epoch: no later one holds more.
-    """
+    """Seconds per padded token of real updates, the first (which warms up) left out; and training's peak in bytes."""
     rates = [_timed_update(loop, 0)]
     began, settled = time.monotonic(), resident_bytes()
-    largest = max(loop.plan.first_epochs(), key=lambda step: _most_tokens(loop, step))
     with peak() as seen:
-        for step in (largest, *range(1, loop.full_steps)):
+        for step in (largest_update(loop), *range(1, loop.full_steps)):
             rates.append(_timed_update(loop, step))
             if time.monotonic() - began >= seconds:
                 break
     return rates[1:], _peak_bytes(loop, settled, seen.bytes)
+
+
+def largest_update(loop: Loop) -> int:
+    """The update with the largest forward pass: no other holds more.
+
+    It is looked for in the first epoch of each stage, and in the first `LOOKED_AT` updates of the run: where rows are
+    packed, each epoch draws its updates anew, and with few of them a later one's largest is larger.
+    """
+    steps = sorted({*loop.plan.first_epochs(), *range(min(loop.full_steps, LOOKED_AT))})
+    found: int = max(steps, key=lambda step: _most_tokens(loop, step))
+    return found
 
 
 def _prefix_costs(loop: Loop) -> PrefixCosts | None:
@@ -197,9 +206,19 @@ def _peak_bytes(loop: Loop, settled: int, probed: int) -> float:
 
 
 def _validation_seconds(task: Task, loop: Loop, validation: Encoded) -> float:
-    """Seconds of a whole pass, from a sample spread over the lengths."""
+    """Seconds of a whole pass, from a sample spread over the lengths; of few rows where these take long enough."""
+    seconds = 0.0
+    for rows in (FEW_VALIDATION_ROWS, VALIDATION_ROWS):
+        taken, seconds = _validation_sample(task, loop, validation, min(rows, len(validation)))
+        if taken > LONG_VALIDATION or rows >= len(validation):
+            break
+    return seconds
+
+
+def _validation_sample(task: Task, loop: Loop, validation: Encoded, rows: int) -> tuple[float, float]:
+    """Seconds of so many rows, and of a whole pass by them."""
     by_length = np.argsort(validation.lengths, kind="stable")
-    sample = by_length[np.linspace(0, len(by_length) - 1, min(VALIDATION_ROWS, len(by_length))).astype(np.int64)]
+    sample = by_length[np.linspace(0, len(by_length) - 1, rows).astype(np.int64)]
     part = take(validation, sample)
     budget = loop.machine.read_batch_tokens
     began = time.monotonic()
@@ -207,7 +226,7 @@ def _validation_seconds(task: Task, loop: Loop, validation: Encoded) -> float:
         loop.ranks.validate(task, loop.model, part, budget, sample.tolist())
     seconds = time.monotonic() - began
     whole = padded_tokens(validation.lengths, sorted_batches(validation.lengths, budget))
-    return seconds * whole / max(1, padded_tokens(part.lengths, sorted_batches(part.lengths, budget)))
+    return seconds, seconds * whole / max(1, padded_tokens(part.lengths, sorted_batches(part.lengths, budget)))
 
 
 def _seconds_per_byte(scratch: Path) -> float:

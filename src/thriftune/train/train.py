@@ -39,7 +39,7 @@ from thriftune.train.validation_states import ValidationStates, validations_to_p
 
 STAGE_VERSION = 1
 ABOUT_FILE = "thriftune-model.json"  # how the training ended, and what a server must know
-MIN_STEPS = 20  # fewer make no model worth the name
+MIN_STEPS = 10  # fewer make no model worth the name
 PROBE_SPREAD = 0.15  # 95th percentile over the median of probed durations on a shared machine
 
 
