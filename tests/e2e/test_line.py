@@ -90,9 +90,9 @@ def assert_the_report_is_whole(line: Line, metric: str, baselines: set[str]) -> 
 def assert_what_tells_of_other_models_is_on_record(home, task):
     """What a first plan of another model and more rows is made from."""
     (parts,) = json.loads((home / "record.json").read_text()).values()
-    for part in ("open-relative", f"answer-relative/{task}", f"bytes/baselines/{task}"):
+    for part in ("open-relative", f"answer-relative/{task}", f"bytes/grown/{task}"):
         assert min(parts[part]) > 0
-    assert max(parts[f"bytes/baselines/{task}"]) > 1e6  # scikit-learn alone takes more
+    assert max(parts[f"bytes/grown/{task}"]) > 1e6  # scikit-learn alone takes more
 
 
 def test_a_classifier_from_a_file_to_served_answers(tmp_path, model, home):
