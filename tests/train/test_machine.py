@@ -7,7 +7,7 @@ import torch
 
 from thriftune.budget.record import Record
 from thriftune.train import machine
-from thriftune.train.machine import BF16_GAIN, GAIN_PART, probe_precision
+from thriftune.train.machine import BF16_GAIN, GAIN_PART, probe_precision, probe_threads
 
 HIDDEN = 64
 
@@ -32,6 +32,20 @@ def test_one_look_near_the_bound_does_not_change_what_earlier_ones_chose(monkeyp
         chosen, because = probe_precision(HIDDEN, "cpu", record)
     assert (chosen, len(record.seen(f"{GAIN_PART}/{HIDDEN}"))) == ("fp32", 7)
     assert because.endswith("the median of 7 looks")
+
+
+@pytest.mark.parametrize(("two", "chosen"), [(0.6, 2), (1.05, 2), (1.3, 1)])
+def test_a_core_that_is_busy_for_the_moment_of_the_probe_is_used_all_the_same(monkeypatch, two, chosen) -> None:
+    def seconds(*_: object) -> float:
+        return two if torch.get_num_threads() == 2 else 1.0
+
+    before = torch.get_num_threads()
+    monkeypatch.setattr(machine, "usable_cores", lambda: 2)
+    monkeypatch.setattr(machine, "product_seconds", seconds)
+    try:
+        assert probe_threads(HIDDEN)[0] == chosen
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_widths_are_looked_at_apart(monkeypatch) -> None:
