@@ -92,7 +92,7 @@ def assert_what_tells_of_other_models_is_on_record(home, task):
     (parts,) = json.loads((home / "record.json").read_text()).values()
     for part in ("open-relative", f"answer-relative/{task}", f"bytes/grown/{task}"):
         assert min(parts[part]) > 0
-    assert max(parts[f"bytes/grown/{task}"]) > 1e6  # scikit-learn alone takes more
+    assert max(parts[f"bytes/grown/{task}"]) > 1e8  # PyTorch alone takes more
 
 
 def test_a_classifier_from_a_file_to_served_answers(tmp_path, model, home):
