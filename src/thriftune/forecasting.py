@@ -23,7 +23,7 @@ from thriftune.plan.outlook import Outlook
 from thriftune.plan.plan import PHASES, WHOLE, Limits, Plan
 from thriftune.plan.workload import FLOPS_PART, Workload
 from thriftune.prepare import prepare
-from thriftune.search.options import Nodes, allowance
+from thriftune.search.options import ALLOWANCE, Nodes, allowance
 from thriftune.session import EXIT_SECONDS, Session
 from thriftune.tasks.kinds import KINDS, kind_of
 
@@ -264,7 +264,7 @@ def search_seconds(session: Session, room: float, full: float) -> float:
     limits = session.limits()
     nodes = Nodes(file.compute.cluster, money_for(limits, room), limits.price_per_hour)
     seconds = allowance(file.search, room, full, nodes)
-    if seconds and session.decisions.recorded("search_allowance", 0) is None:
+    if seconds and session.decisions.recorded(ALLOWANCE) is None:
         session.to_buy["search"] = nodes.cost(file.search, seconds)
     return seconds
 

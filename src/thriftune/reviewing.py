@@ -1,13 +1,14 @@
 """The continuous review of a run: when it is made, what it knows by then, and the moves that the project file allows.
 
 It listens to the run's own events: at each phase boundary, and at the first charge an hour after the last review, the
-forecast to completion is renewed and recorded (`review`). Moves are made at two places only, where nothing of what
-they change has begun: before a search, and between the probe and the first step. Each is a recorded decision, which a
-resumed run reads and makes again.
+forecast to completion is renewed and recorded (`review`). A search may be cut before it begins and by each review in
+its midst; other moves are made where nothing of what they change has begun, between the probe and the first step. Each
+is a recorded decision, which a resumed run reads and makes again.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
@@ -44,6 +45,7 @@ from thriftune.plan.review import (
     with_part,
 )
 from thriftune.plan.workload import SETUP_SECONDS, SETUP_SPREAD, Elsewhere
+from thriftune.search.options import ALLOWANCE
 from thriftune.session import Session
 from thriftune.tasks.kinds import KINDS
 
@@ -70,7 +72,7 @@ class Reviewer:
         self.size: Size | None = None
         self._reviewed_at = session.context.clock.now()
         self._phase: str | None = None
-        self._search_at: float | None = None
+        self._search_taken: float | None = None
         self._first: Event | None = None
         self._last: Event | None = None
 
@@ -83,13 +85,15 @@ class Reviewer:
             part = self.session.outlook.parts.get(event.data["stage"])
             if part is None:
                 return
-            if part.what == "search":
-                self._search_at = event.at
             before, self._phase = self._phase, part.phase
             if before is not None and before != part.phase:
                 self.review(f"{before} is over, {part.phase} begins with {part.what}")
+            if part.what == "search":
+                self._search_begins()
+        elif event.kind == "search.look" and self._search_taken is not None:
+            self._search_taken += event.data["seconds"]
         elif event.kind == "charge" and self._is_due():
-            self.review("an hour has passed since the last review")
+            self._cut_search(self.review("an hour has passed since the last review"))
 
     def review(self, when: str) -> Review:
         """Renew the forecast to completion, propose what could be given up where it may not fit, and record it."""
@@ -119,7 +123,7 @@ class Reviewer:
     def proposals(self, plan: Plan) -> Iterator[Proposal]:
         """What could be given up now, and what it would save."""
         may = self.session.project.file.budget.may
-        search = fewer_trials(plan, may) if self._search_at is None else None
+        search = fewer_trials(plan, may)
         if search is not None and search.saves:
             yield search
         if self._not_begun() and self.bench is not None:
@@ -146,13 +150,26 @@ class Reviewer:
         known = self.session.record.forecast(f"{ROW_EPOCH_PART}/{file.model_references[0]}", passes, prior=0.0)
         return known if known.basis == "record" else None
 
+    def _search_begins(self) -> None:
+        """Count what its looks take, those of earlier processes included; one that goes on is reviewed at once."""
+        earlier = self.session.context.events.read(attempt=self.session.context.attempt, kinds=["search.look"])
+        self._search_taken = math.fsum(event.data["seconds"] for event in earlier)
+        if self.session.decisions.recorded(ALLOWANCE) is not None:
+            self._cut_search(self.review("the search goes on"))
+
     def _search_left(self, allowed: float) -> float:
         """Seconds that a search may still take."""
-        if self._search_at is None:
+        if self._search_taken is None:
             return allowed
-        recorded = self.session.decisions.recorded("search_allowance", 0)
-        taken = self.session.context.clock.now() - self._search_at
-        return max(0.0, (allowed if recorded is None else float(recorded)) - taken)
+        recorded = self.session.decisions.recorded(ALLOWANCE)
+        return max(0.0, (allowed if recorded is None else float(recorded)) - self._search_taken)
+
+    def _cut_search(self, review: Review) -> None:
+        """In the midst of a search: let it take as much less as is missing, where the project file allows it."""
+        cut = next((each for each in review.proposals if each.move == FEWER_TRIALS and each.allowed), None)
+        if cut is None or self._search_taken is None or self.session.decisions.recorded(ALLOWANCE) is None:
+            return
+        self.session.decisions.revise(ALLOWANCE, self._search_taken + cut.chosen, because(review.plan, cut), 0)
 
     def _not_begun(self) -> bool:
         """Whether no step of training was taken or planned, in this process or an earlier one of the attempt."""

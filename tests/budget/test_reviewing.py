@@ -21,6 +21,7 @@ from thriftune.plan.review import FEWER_TRIALS
 from thriftune.plan.workload import Workload
 from thriftune.project import Project
 from thriftune.reviewing import REVIEW_SECONDS, Reviewer, room_for_search, watch
+from thriftune.search.options import ALLOWANCE
 from thriftune.session import Session, open_session
 
 PROJECT = """name: films
@@ -141,6 +142,59 @@ def test_a_cut_search_is_a_recorded_decision_that_a_resumed_run_reads(tmp_path: 
         assert room_for_search(reviewer, 1e6) == pytest.approx(cut)
         taken = [e for e in opened.context.events.read(kinds=["decision"]) if e.data["what"] == FEWER_TRIALS]
         assert len(taken) == 1
+
+
+def searching(opened: Session, allowed: float, taken: float) -> Reviewer:
+    """A run in the midst of its search, one look of which has been made."""
+    reviewer = prepared(opened)
+    for part in ("score", "untuned-elsewhere"):
+        opened.outlook.done(part)
+    opened.context.events.emit("stage.started", stage="search", key="")
+    opened.decisions.take(ALLOWANCE, lambda: (allowed, "for this test"))
+    opened.context.events.emit("search.look", study="", seconds=taken, failed="")
+    return reviewer
+
+
+def test_a_search_is_cut_in_its_midst_by_just_what_is_missing(tmp_path: Path) -> None:
+    hours = 3 * REVIEW_SECONDS
+    with session(tmp_path, deadline="3h", budget=", may: [fewer_trials]") as opened:
+        reviewer = searching(opened, allowed=hours - 2 * ROW_PASS * 4 * SIZE.train, taken=REVIEW_SECONDS / 2)
+        waiting = opened.context.clock
+        assert isinstance(waiting, ManualClock)
+        waiting.advance(2 * REVIEW_SECONDS)  # for a more urgent run, say
+        work(opened, 1.0)
+        cut = opened.decisions.recorded(ALLOWANCE)
+        told = reviews(opened)[-1]
+        assert told["in_danger"] and cut == pytest.approx(REVIEW_SECONDS / 2 + told["proposals"][0]["chosen"])
+        after = reviewer.renewed()
+        assert after.full.p95 == pytest.approx(after.limits.seconds, rel=1e-3)  # just what is missing, nothing more
+        decisions = [e.data for e in opened.context.events.read(kinds=["decision"]) if e.data["what"] == ALLOWANCE]
+        assert len(decisions) == 2 and "saves" in decisions[1]["because"]
+
+
+def test_a_search_that_goes_on_in_another_process_is_reviewed_at_once(tmp_path: Path) -> None:
+    allowed = ", may: [fewer_trials]"
+    with pytest.raises(Interrupted), session(tmp_path, deadline="3h", budget=allowed) as opened:
+        searching(opened, allowed=2 * REVIEW_SECONDS, taken=REVIEW_SECONDS / 2)
+        raise Interrupted("interrupted")
+    with session(tmp_path, deadline="3h", budget=allowed, now=1.8e9 + 2 * REVIEW_SECONDS) as opened:
+        reviewer = prepared(opened)
+        opened.context.events.emit("stage.started", stage="search", key="")
+        assert reviews(opened)[-1]["when"] == "the search goes on"
+        assert REVIEW_SECONDS / 2 < opened.decisions.recorded(ALLOWANCE) < 1.5 * REVIEW_SECONDS
+        after = reviewer.renewed()
+        assert after.full.p95 == pytest.approx(after.limits.seconds, rel=1e-3)
+
+
+def test_a_search_is_not_cut_in_its_midst_where_the_project_file_does_not_allow_it(tmp_path: Path) -> None:
+    with session(tmp_path, deadline="3h") as opened:
+        searching(opened, allowed=2 * REVIEW_SECONDS, taken=REVIEW_SECONDS / 2)
+        assert isinstance(opened.context.clock, ManualClock)
+        opened.context.clock.advance(2 * REVIEW_SECONDS)
+        work(opened, 1.0)
+        (proposal,) = reviews(opened)[-1]["proposals"]
+        assert proposal["move"] == FEWER_TRIALS and not proposal["allowed"]
+        assert opened.decisions.recorded(ALLOWANCE) == 2 * REVIEW_SECONDS
 
 
 def test_what_nobody_has_measured_is_not_held_to_be_in_danger(tmp_path: Path) -> None:

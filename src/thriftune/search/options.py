@@ -34,6 +34,7 @@ SEARCHED = (
 )
 """Options of `train` that can be searched over, besides `model`."""
 
+ALLOWANCE = "search_allowance"  # the decision that tells how many seconds all looks together may take
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
 
 

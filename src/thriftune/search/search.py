@@ -14,7 +14,7 @@ from typing import Any
 from thriftune.artifacts import Artifact
 from thriftune.context import Context
 from thriftune.search.folds import folds_of
-from thriftune.search.options import Nodes, allowance
+from thriftune.search.options import ALLOWANCE, Nodes, allowance
 from thriftune.search.study import Study
 from thriftune.search.trials import Failed, OutOfMoney
 from thriftune.search.types import Found, Means, Sought
@@ -51,7 +51,8 @@ def run(sought: Sought, means: Means, context: Context) -> tuple[Found, bool]:
 
 
 def _search(sought: Sought, means: Means, context: Context, scratch: Path) -> Found:
-    study = Study(sought, means, context, sought.rows)
+    share = 1 / (1 + sought.options.nested)
+    study = Study(sought, means, context, sought.rows, share)
     first = study.first
     machine = sought.choose_machine(first.hidden_size)
     with context.meter.unit("training", "search: real steps are probed", means.room):
@@ -60,18 +61,15 @@ def _search(sought: Sought, means: Means, context: Context, scratch: Path) -> Fo
         costs = probe_costs(loop, PROBE_SECONDS, context.root)
         del loop
     full = costs.seconds_per_token * first.mean_step_tokens * first.full_steps * len(sought.rows) / len(first.train)
-    seconds = means.decisions.take(
-        "search_allowance", lambda: _allowance(sought, means, context.meter.price_per_hour, full)
-    )
-    each = seconds / (1 + sought.options.nested)
-    found = study.go_on(machine, costs, each, scratch / "trials")
+    means.decisions.take(ALLOWANCE, lambda: _allowance(sought, means, context.meter.price_per_hour, full))
+    found = study.go_on(machine, costs, scratch / "trials")
     if not found.values or not sought.options.nested:
         return found
-    return replace(found, nested=_nested(sought, means, context, machine, costs, each, scratch))
+    return replace(found, nested=_nested(sought, means, context, machine, costs, share, scratch))
 
 
 def _nested(
-    sought: Sought, means: Means, context: Context, machine: Machine, costs: Costs, each: float, scratch: Path
+    sought: Sought, means: Means, context: Context, machine: Machine, costs: Costs, share: float, scratch: Path
 ) -> list[Mapping[str, Any]]:
     """The whole search again without each of the outer folds, and what its winner gives on the rows held out.
 
@@ -86,8 +84,8 @@ def _nested(
         if outer not in done:
             began = time.monotonic()
             name, folder = f"outer{outer}.", scratch / f"outer{outer}"
-            study = Study(sought, means, context, sought.rows.filter(held_out != outer), name)
-            found = study.go_on(machine, costs, each, folder / "trials")
+            study = Study(sought, means, context, sought.rows.filter(held_out != outer), share, name)
+            found = study.go_on(machine, costs, folder / "trials")
             try:
                 score = study.judged(
                     found.values, sought.rows.filter(held_out == outer), machine, costs, folder / "judged"

@@ -16,6 +16,7 @@ from thriftune.context import Context
 from thriftune.errors import BadInput, OutOfBudget
 from thriftune.search.curves import Look
 from thriftune.search.folds import repeated_folds
+from thriftune.search.options import ALLOWANCE
 from thriftune.search.policies import Policy, Proposal, Standing, to_its_end
 from thriftune.search.sampled import policy_of
 from thriftune.search.space import LOOKS, Space, make_space, product_of
@@ -42,11 +43,15 @@ class Study:
         means: what may be used.
         context: the run's.
         rows: to search on.
+        share: of the search's allowance that is this study's.
         name: "" for the search itself; of an outer fold's, what its events are told apart by.
     """
 
-    def __init__(self, sought: Sought, means: Means, context: Context, rows: pl.DataFrame, name: str = "") -> None:
-        self._sought, self._means, self._context, self._rows, self.name = sought, means, context, rows, name
+    def __init__(
+        self, sought: Sought, means: Means, context: Context, rows: pl.DataFrame, share: float, name: str = ""
+    ) -> None:
+        self._sought, self._means, self._context, self._rows = sought, means, context, rows
+        self._share, self.name = share, name
         options, by_class = sought.options, kind_of(sought.task).classes
         self._candidates = [checked(sought.train, values) for values in product_of(options.space, context.seed)]
         held_out = repeated_folds(rows, options.folds, options.repeats, by_class, context.seed)
@@ -68,21 +73,20 @@ class Study:
             if event.kind == "search.look" and event.data["study"] == name and event.data["failed"]:
                 self.close(event.data["configuration"])
 
-    def go_on(self, machine: Machine, costs: Costs, allowed: float, scratch: Path) -> Found:
+    def go_on(self, machine: Machine, costs: Costs, scratch: Path) -> Found:
         """Look after look, until what is allowed is used up or nothing is worth its price any more.
 
         Args:
             machine: how to compute.
             costs: of the parts of training, by the probe.
-            allowed: seconds.
             scratch: where paused trials are kept.
         """
         trials = self._trials(self.name, machine, costs, scratch, self._trainings.work_of)
         trials.prepare = partial(self._trainings.give_states, self._shared_states(costs))
         if self._sought.options.workers > 1 or self._sought.nodes is not None:
-            because = self._go_on_together(trials, allowed)
+            because = self._go_on_together(trials)
         else:
-            because = self._go_on_alone(trials, allowed)
+            because = self._go_on_alone(trials)
         if not self.looks:
             return Found({}, [], 0.0, because)
         within = self._sought.options.cheapest_within
@@ -125,14 +129,14 @@ class Study:
         interrupted = self._means.interrupted
         return Trials(work_of, machine, costs, context.meter, events, recorded, scratch, interrupted, name)
 
-    def _go_on_alone(self, trials: Trials, allowed: float) -> str:
+    def _go_on_alone(self, trials: Trials) -> str:
         because = ""
         while not because:
             self.take_up_requests()
-            because = self._look(trials, allowed)
+            because = self._look(trials)
         return because
 
-    def _go_on_together(self, trials: Trials, allowed: float) -> str:
+    def _go_on_together(self, trials: Trials) -> str:
         from thriftune.search.crew import crew_of
         from thriftune.search.on_nodes import STARTING_SECONDS, nodes_crew
         from thriftune.search.together import Crew, look_together
@@ -160,11 +164,11 @@ class Study:
                         crew = kept.enter_context(nodes_crew(brief, workers, nodes, context))
                 except OutOfBudget:
                     return OUT_OF_MONEY
-            return look_together(self, crew, trials, self._means, context, allowed)
+            return look_together(self, crew, trials, self._means, context)
 
-    def _look(self, trials: Trials, allowed: float) -> str:
+    def _look(self, trials: Trials) -> str:
         """Pay for the next look; why there is none any more, or nothing where it was made."""
-        proposal, because = self.next_look(trials.costs, allowed, ())
+        proposal, because = self.next_look(trials.costs, ())
         if proposal is None:
             return because
         began = time.monotonic()
@@ -178,11 +182,14 @@ class Study:
             self.record(proposal, score, time.monotonic() - began, trials)
         return ""
 
-    def next_look(self, costs: Costs, allowed: float, busy: Collection[int]) -> tuple[Proposal | None, str]:
-        """The next look, without the configurations that are being looked at; or why there is none."""
+    def next_look(self, costs: Costs, busy: Collection[int]) -> tuple[Proposal | None, str]:
+        """The next look, without the configurations that are being looked at; or why there is none.
+
+        What is allowed is asked anew each time: a review may have cut it meanwhile.
+        """
         if self._steering.ended:
             return None, "it was stopped by hand"
-        rate = self._seconds_per_unit(costs)
+        rate, allowed = self._seconds_per_unit(costs), self._share * self._means.decisions.recorded(ALLOWANCE)
         left = (allowed - math.fsum(self.spent)) / rate
         proposal = self._wanted(left, busy)
         if proposal is None:

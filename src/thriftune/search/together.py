@@ -49,7 +49,7 @@ class Crew(Protocol):
         ...
 
 
-def look_together(study: Study, crew: Crew, trials: Trials, means: Means, context: Context, allowed: float) -> str:
+def look_together(study: Study, crew: Crew, trials: Trials, means: Means, context: Context) -> str:
     """Looks side by side until none is left to make; why.
 
     A look whose worker was lost is not recorded, so that the study asks for it again; a trial that has lost
@@ -64,7 +64,7 @@ def look_together(study: Study, crew: Crew, trials: Trials, means: Means, contex
     while True:
         study.take_up_requests()
         try:
-            because = _hand_out(study, crew, trials, allowed)
+            because = _hand_out(study, crew, trials)
             if not crew.orders or study.ended:
                 return because
             with context.meter.unit("training", "search: workers at work", SLICE_SECONDS + SLACK_SECONDS):
@@ -83,12 +83,12 @@ def look_together(study: Study, crew: Crew, trials: Trials, means: Means, contex
             charged = now
 
 
-def _hand_out(study: Study, crew: Crew, trials: Trials, allowed: float) -> str:
+def _hand_out(study: Study, crew: Crew, trials: Trials) -> str:
     """Give every free worker a look to make; why there was none for the last."""
     because = ""
     while crew.free and not because:
         busy = {order.proposal.configuration for order in crew.orders}
-        proposal, because = study.next_look(trials.costs, allowed, busy)
+        proposal, because = study.next_look(trials.costs, busy)
         if proposal is not None:
             one = study.space.configurations[proposal.configuration]
             crew.begin(Order(proposal, one.rungs, dict(one.values)))
