@@ -7,9 +7,10 @@ import torch
 
 from thriftune.budget.record import Record
 from thriftune.train import machine
-from thriftune.train.machine import BF16_GAIN, GAIN_PART, probe_precision, probe_threads
+from thriftune.train.machine import BF16_GAIN, GAIN_PART, probe_precision, probe_threads, probed_rows
 
 HIDDEN = 64
+PART = f"{GAIN_PART}/{probed_rows(HIDDEN)}x{HIDDEN}"
 
 
 def timed(monkeypatch: pytest.MonkeyPatch, gain: float) -> None:
@@ -30,7 +31,7 @@ def test_one_look_near_the_bound_does_not_change_what_earlier_ones_chose(monkeyp
     for _ in range(4):
         timed(monkeypatch, 1.0)
         chosen, because = probe_precision(HIDDEN, "cpu", record)
-    assert (chosen, len(record.seen(f"{GAIN_PART}/{HIDDEN}"))) == ("fp32", 7)
+    assert (chosen, len(record.seen(PART))) == ("fp32", 7)
     assert because.endswith("the median of 7 looks")
 
 
@@ -48,6 +49,11 @@ def test_a_core_that_is_busy_for_the_moment_of_the_probe_is_used_all_the_same(mo
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize(("hidden", "rows"), [(384, 1024), (1024, 1024), (2048, 512), (4096, 256), (16384, 256)])
+def test_a_product_is_probed_with_the_rows_of_a_batch_and_a_wide_models_with_fewer(hidden, rows) -> None:
+    assert probed_rows(hidden) == rows
+
+
 def test_widths_are_looked_at_apart(monkeypatch) -> None:
     record = Record(Path("unsaved"), "here")
     timed(monkeypatch, 3.0)
@@ -60,5 +66,5 @@ def test_an_emulated_bfloat16_is_looked_at_once_and_not_kept(monkeypatch) -> Non
     record = Record(Path("unsaved"), "here")
     timed(monkeypatch, 0.01)
     chosen, because = probe_precision(HIDDEN, "cpu", record)
-    assert (chosen, record.seen(f"{GAIN_PART}/{HIDDEN}")) == ("fp32", [])
+    assert (chosen, record.seen(PART)) == ("fp32", [])
     assert "more than 20 times slower" in because
