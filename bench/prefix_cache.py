@@ -47,6 +47,8 @@ def cells(quick: bool) -> list[Settings]:
 def run(settings: Settings) -> Figures:
     """MiniLM with a frozen prefix and its cache, against full fine-tuning."""
     machine = measured_machine(settings["threads"])
+    peaks = machine["peak_gflops"]
+    settings = settings | {"precision": max(peaks, key=lambda precision: float(peaks[precision]))}
     systems: Systems = {"full": (run_side, settings | {"depth": 0, "cached": False, "epochs": EPOCHS})}
     for depth in settings["depths"]:
         systems[f"kept_{depth}"] = (run_side, settings | {"depth": depth, "cached": True, "epochs": EPOCHS})
@@ -113,7 +115,7 @@ def run_side(baton: Baton, settings: Settings) -> Figures:
 
         def caches_of(model: Any) -> Any:
             began = time.perf_counter()
-            machine = Machine(threads=torch.get_num_threads())
+            machine = Machine(precision=settings["precision"], threads=torch.get_num_threads())
             wanted = {depth: Needs(task, encoded, machine, depth) for depth in depths}
             prefix = Prefix(model, max(depths))
             caches = open_or_build_all(Path(folder), model, prefix, wanted, 1e-4, 1e12, _unmetered)
@@ -121,7 +123,9 @@ def run_side(baton: Baton, settings: Settings) -> Figures:
             build.update(bytes=sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file()))
             return caches
 
-        model = train_ours(baton, task, encoded, recipe, "fp32", caches_of if settings["cached"] else None)
+        model = train_ours(
+            baton, task, encoded, recipe, settings["precision"], caches_of if settings["cached"] else None
+        )
     if settings["depth"] and not settings["cached"]:  # only its time is asked for
         return {"tokens": len(encoded.tokens)}
     answers = [p.output for p in task.predictor(model, "tuned").predict([row["text"] for row in held_out])]

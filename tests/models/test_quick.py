@@ -16,7 +16,8 @@ from transformers import (
     XLNetForSequenceClassification,
 )
 
-from thriftune.models.dropout import ATTENTION, make_dropout_quick, quick_dropout
+from thriftune.models.attention import ATTENTION, make_attention_quick
+from thriftune.models.dropout import make_dropout_quick, quick_dropout
 from thriftune.models.first_token import read_first_token_only
 
 SIZE = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64}
@@ -121,6 +122,7 @@ def test_the_seed_decides_which_elements_are_dropped():
 def test_a_model_drops_as_often_as_before_and_not_at_all_in_evaluation(bf16):
     plain, quick = pair(BertForSequenceClassification, BertConfig)
     make_dropout_quick(quick)
+    make_attention_quick(quick)
     assert quick.config._attn_implementation == ATTENTION
     assert not any(type(module) is torch.nn.Dropout for module in quick.modules())
     inputs = batch()
@@ -139,15 +141,10 @@ def test_a_model_drops_as_often_as_before_and_not_at_all_in_evaluation(bf16):
     assert our_std.mean().item() == pytest.approx(std.mean().item(), rel=0.1)
 
 
-def test_without_dropout_in_the_attention_transformers_own_runs():
-    _, model = pair(BertForSequenceClassification, BertConfig, attention_probs_dropout_prob=0.0)
-    make_dropout_quick(model)
-    assert model.config._attn_implementation == "sdpa"
-
-
 def test_a_quick_model_is_saved_as_the_plain_one_it_is(tmp_path):
     _, model = pair(BertForSequenceClassification, BertConfig)
     make_dropout_quick(model)
+    make_attention_quick(model)
     read_first_token_only(model)
     model.save_pretrained(tmp_path)
     assert ATTENTION not in (tmp_path / "config.json").read_text()

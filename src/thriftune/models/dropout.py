@@ -17,8 +17,6 @@ from torch.nn import functional
 
 STEPS = 2**16  # of the random numbers that an element is kept or dropped by
 QUICK_TYPES = (torch.float32, torch.bfloat16)
-ATTENTION_RATES = ("attention_probs_dropout_prob", "attention_dropout")  # as the families' configs name them
-ATTENTION = "thriftune"  # the name under which Transformers finds our attention
 
 
 class QuickDropout(nn.Module):
@@ -65,63 +63,8 @@ def _mask(shape: torch.Size, p: float, dtype: torch.dtype) -> torch.Tensor:
 
 
 def make_dropout_quick(model: Any) -> None:
-    """Let a model of Transformers drop by `quick_dropout`: in its modules, and in its attention where it can choose."""
+    """Let the modules of a model drop by `quick_dropout`; its attention is `models/attention.py`'s."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child) is nn.Dropout:
                 setattr(module, name, QuickDropout(child.p))
-    drops = any(getattr(model.config, name, 0.0) for name in ATTENTION_RATES)
-    if drops and getattr(model.config, "_attn_implementation", None) == "sdpa":
-        _register_attention()
-        model.set_attn_implementation(ATTENTION)
-
-
-def _register_attention() -> None:
-    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-    if ATTENTION not in ALL_ATTENTION_FUNCTIONS:
-        ALL_ATTENTION_FUNCTIONS.register(ATTENTION, _attention)
-        ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, sdpa_mask)
-
-
-def _attention(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    **options: Any,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Transformers' scaled dot-product attention; with dropout on a CPU, its arithmetic with `quick_dropout`.
-
-    Args:
-        module: whose attention it is.
-        query: (rows, heads, queries, head width).
-        key: (rows, heads, tokens, head width).
-        value: (rows, heads, tokens, head width).
-        attention_mask: broadcast to (rows, heads, queries, tokens); true where a token may be seen, or added numbers.
-        dropout: of the weights.
-        scaling: of the products; by default one over the root of the head width.
-
-    Returns:
-        (rows, queries, heads, head width), and no weights.
-    """
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-    plain = key.shape[1] == query.shape[1] and not options.get("is_causal") and query.dtype in QUICK_TYPES
-    if dropout == 0.0 or query.device.type != "cpu" or not plain or getattr(module, "is_causal", False):
-        return sdpa_attention_forward(  # type: ignore[no-any-return]
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
-        )
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    weights = torch.matmul(query * scale, key.transpose(2, 3))
-    if attention_mask is not None:
-        if attention_mask.dtype == torch.bool:
-            weights = weights.masked_fill(~attention_mask, -torch.inf)
-        else:
-            weights = weights + attention_mask
-    weights = quick_dropout(weights.softmax(dim=-1), dropout)
-    return torch.matmul(weights, value).transpose(1, 2).contiguous(), None

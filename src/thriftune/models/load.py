@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from thriftune.errors import BadInput
+from thriftune.models.attention import make_attention_quick
 from thriftune.models.quiet import quiet_transformers
 
 DROPOUT_SETTINGS = (
@@ -141,7 +142,6 @@ def load_decoder(folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
 
 
 def _load(family: Any, folder: Path, dtype: torch.dtype, **options: Any) -> Any:
-    # Attention is left to Transformers, which takes scaled_dot_product_attention where the family has it.
     try:
         with quiet_transformers():
             model, keys = family.from_pretrained(
@@ -156,6 +156,7 @@ def _load(family: Any, folder: Path, dtype: torch.dtype, **options: Any) -> Any:
     except (OSError, ValueError) as error:
         raise _does_not_fit(folder, _first_line(error), "weights that fit config.json") from error
     _check_keys(folder, model, keys)
+    make_attention_quick(model)
     return model
 
 
