@@ -1,7 +1,8 @@
 """Fine-tuning MiniLM with its first k layers frozen, from their kept states, against full fine-tuning.
 
 A further side frees its layers on the way (`train.unfreeze: gradual`), from kept states while they are frozen. It is
-without dropout, and so are two more of full fine-tuning, which tell how much is due to that and to the rate.
+without dropout, and so are two more of full fine-tuning, which tell how much is due to that and to the rate. All sides
+compute in the precision whose products are fastest here.
 
 The peer is our own full fine-tuning, since no tool that we know offers the cache: same rows, batches, updates, rate,
 dropout and threads, by turns with the others on one machine. What a cached run takes has everything in it: the pass
