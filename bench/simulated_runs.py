@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
@@ -63,7 +63,7 @@ KEPT = ("collect", "prepare", "baselines", "encode")  # artifacts: another proce
 PRIORS = {"imports": 6.0, "load": PRIOR_LOAD, "open": PRIOR_LOAD, "exit": EXIT_SECONDS}
 OTHER_PRIOR = 3.0
 MOST_PROCESSES = 40
-PIECES = {"tuned": 8, "verdict": 4}  # batches of test rows, and comparisons with baselines
+PIECES = {"tuned": 8, "verdict": 4, "report": 2}  # batches of test rows, comparisons with baselines, reading and page
 CHECKPOINT_EVERY = 30.0
 DEAD_BAND = 0.05
 NO_PROCESS = 2**22 + 1  # a pid that no Linux process has
@@ -242,8 +242,10 @@ class Governed:
                 self._part(part)
         if not self.saved.tuned:
             self._train(self._probe())
-        for part in ("open", "tuned", "verdict", "report"):
+        for part in ("open", "tuned", "verdict"):
             self._part(part)
+        with suppress(CannotLand):  # the model is judged, and the page can be written at any time
+            self._part("report")
         self.outlook.done("exit")
         return "done"
 
@@ -262,7 +264,7 @@ class Governed:
             self.saved.kept.add(what)
 
     def _pieces(self, what: str, seconds: float) -> None:
-        """Answering and comparing look at the limits on the way; other parts are done at one go."""
+        """Answering, comparing and reporting look at the limits on the way; other parts are done at one go."""
         count = PIECES.get(what, 1)
         for piece in range(count):
             if piece > 0:

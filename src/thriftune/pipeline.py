@@ -32,7 +32,7 @@ from thriftune.asked import (
 from thriftune.budget.forecast import Forecast
 from thriftune.budget.record import machine_class
 from thriftune.collect import collect
-from thriftune.errors import BadInput
+from thriftune.errors import BadInput, CannotLand
 from thriftune.evaluate.types import Scores
 from thriftune.forecasting import (
     ANSWER_RELATIVE,
@@ -68,7 +68,6 @@ if TYPE_CHECKING:
     import polars as pl
     import torch
 
-    from thriftune.evaluate.types import Evaluation
     from thriftune.money.queue import Turn
     from thriftune.prepare.types import Splits
     from thriftune.tasks.base import Answerer, Predictor, Task
@@ -88,7 +87,7 @@ def run(
     interrupted: Callable[[], bool] = lambda: False,
     group: Group | None = None,
     turn: Turn | None = None,
-) -> Path:
+) -> Path | None:
     """From the project file to the report; goes on where an earlier run stopped.
 
     Args:
@@ -99,7 +98,7 @@ def run(
         turn: in which this machine is taken (see `queueing`); None to be refused where another has it.
 
     Returns:
-        the HTML report.
+        the HTML report; None where the limits do not hold its writing.
 
     Raises:
         CannotLand: money or time do not hold the least that works, which it names.
@@ -118,8 +117,8 @@ def run(
             task, untuned, tuned = _trained_here(session, splits, group, reviewer)
         else:
             task, untuned, tuned = _trained_elsewhere(session, splits, group)
-        evaluation = _evaluate(session, splits, task, baselines + untuned, tuned)
-        return _report(session, evaluation)
+        _evaluate(session, splits, task, baselines + untuned, tuned)
+        return _report(session)
 
 
 def plan(project: Project, listeners: Sequence[Listener] = ()) -> Plan:
@@ -586,7 +585,7 @@ def _stopping(session: Session) -> Stopping | None:
 
 def _evaluate(
     session: Session, splits: Splits, task: Answerer, baselines: list[Scores], tuned: TunedModel | Artifact
-) -> Evaluation:
+) -> None:
     """The tuned model as it was saved, on the test split, against everyone; and the verdict."""
     import polars as pl
 
@@ -622,22 +621,32 @@ def _evaluate(
     upper = session.upper("verdict")
     comparing = verdict_seconds(session, size, asked)
     with session.part("verdict", f"verdict-relative/{splits.task}", comparing, metered=False):
-        return evaluate.conclude(
+        evaluate.conclude(
             scores, baselines, file.evaluate, context, target=target, latency=latency, upper_seconds=upper
         )
 
 
-def _report(session: Session, evaluation: Evaluation) -> Path:
-    """The page, from the events and the ledger."""
+def _report(session: Session) -> Path | None:
+    """The page, from the events and the ledger; none where the limits do not hold it.
+
+    The model is judged by then, and the page can be written at any time: a run that lacks nothing else has landed.
+    """
     from thriftune.report.html import report_path, write_html
     from thriftune.report.load import load_report
     from thriftune.report.summary import summarise
 
     context = session.context
     tell_actuals(session)
-    with session.part("report"):
-        report = load_report(context.store, summarise(session.project.file), context.attempt)
-        path = write_html(report, report_path(context.root, context.attempt))
+    try:
+        with session.part("report"):
+            began = context.clock.now()
+            report = load_report(context.store, summarise(session.project.file), context.attempt)
+            context.meter.go_on("the report's page", context.clock.now() - began)  # as long again, about
+            path = write_html(report, report_path(context.root, context.attempt))
+    except CannotLand as refusal:
+        what = f"the report's page was not written: {refusal.found}; thriftune report writes it"
+        context.events.emit("warning", where="report", what=what)
+        return None
     if session.did_all:
         note_residuals(session)
     session.outlook.done("exit")

@@ -25,7 +25,7 @@ from thriftune.store import open_store
 
 POLL_SECONDS = 0.5
 
-Work = Callable[[Turn, Callable[[], bool]], Path]
+Work = Callable[[Turn, Callable[[], bool]], Path | None]
 
 
 def in_turn(
@@ -35,7 +35,7 @@ def in_turn(
     interrupted: Callable[[], bool] = lambda: False,
     waits: bool = True,
     afresh: Callable[[], None] | None = None,
-) -> Path:
+) -> Path | None:
     """Do a project's work when it is its turn on this machine, as often as it has to make room for others.
 
     Args:
