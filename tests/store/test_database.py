@@ -11,13 +11,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import insert, select, text, update
+from sqlalchemy import insert, make_url, select, text, update
 
 from thriftune.errors import BadInput, MissingExtra, ThriftuneError
 from thriftune.store import Store, open_store, tables
@@ -301,6 +302,41 @@ def test_a_silent_server_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
         url = f"postgresql://me@127.0.0.1:{silent.getsockname()[1]}/db?connect_timeout=2"
         assert "gives no connection" in refusal(lambda: open_store(url)).what
         assert time.monotonic() - began < 10
+
+
+def test_a_connection_that_breaks_without_a_word_is_no_matter_of_the_address(postgres_url: str) -> None:
+    address = make_url(postgres_url)
+    with socket.create_server(("127.0.0.1", 0)) as between:
+        pairs: list[socket.socket] = []
+
+        def carry(one: socket.socket, other: socket.socket) -> None:
+            with suppress(OSError):
+                while data := one.recv(65536):
+                    other.sendall(data)
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    client = between.accept()[0]
+                    server = socket.create_connection((address.host, address.port))
+                    pairs.extend((client, server))
+                    for ends in ((client, server), (server, client)):
+                        threading.Thread(target=carry, args=ends, daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        through = address.set(port=between.getsockname()[1]).render_as_string(hide_password=False)
+        store = open_store(through)
+
+        def broken_off() -> None:
+            with store.begin() as transaction:
+                transaction.execute(text("SELECT 1"))
+                for end in pairs:
+                    end.shutdown(socket.SHUT_RDWR)
+                transaction.execute(text("SELECT 1"))
+
+        error = refusal(broken_off)
+        store.close()
+    assert error.what == "the connection to the server broke" and "run again" in error.way_out
 
 
 def test_a_database_that_is_not_on_the_server_is_named(postgres_url: str) -> None:

@@ -392,18 +392,17 @@ def explain(error: DBAPIError, shown: str) -> ThriftuneError | None:
         code = getattr(cause, "sqlite_errorcode", None)
         told = SQLITE_ERRORS.get(code & 0xFF) if code is not None else None
         return BadInput(told[0], shown, *told[1:]) if told else None
-    state = getattr(cause, "sqlstate", None)
+    state, said = getattr(cause, "sqlstate", None), str(cause).strip().splitlines()
+    found = f"SQLSTATE {state}"
     if state is None and type(cause).__name__ in ("OperationalError", "ConnectionTimeout"):
-        return BadInput(
-            "the database server gives no connection",
-            shown,
-            str(cause).strip().splitlines()[-1],
-            "a PostgreSQL server that takes this user and database",
-            "start the server, or correct the address, the user or the password",
-        )
+        if not error.connection_invalidated:
+            return BadInput(
+                "the database server gives no connection",
+                shown,
+                said[-1],
+                "a PostgreSQL server that takes this user and database",
+                "start the server, or correct the address, the user or the password",
+            )
+        state, found = "08", said[0]  # there was a connection, and it broke without a last word of the server's
     told_pg = POSTGRES_ERRORS.get(state or "") or POSTGRES_ERRORS.get((state or "")[:2])
-    return (
-        BadInput(told_pg[0], shown, f"SQLSTATE {state}", "a server that takes the write", told_pg[1])
-        if told_pg
-        else None
-    )
+    return BadInput(told_pg[0], shown, found, "a server that takes the write", told_pg[1]) if told_pg else None
