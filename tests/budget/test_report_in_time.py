@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from line_for_tests import write_films
+from line_for_tests import CLASSIFY, write_films
 from thriftune import pipeline
 from thriftune.clock import ManualClock
 from thriftune.events import latest_attempt
 from thriftune.forecasting import expect_all
 from thriftune.project import Project
-from thriftune.session import open_session
+from thriftune.session import database_url, open_session
 from thriftune.store import open_store
-
-PROJECT = """name: films
-objective: {task: classify}
-data:
-  - {file: films.csv, text: text, label: label}
-budget: {total: 100.00}
-deadline: 10m
-compute: {price_per_hour: 3.6}
-"""
 
 
 @pytest.mark.parametrize("left_s", [0.5, 60.0])
 def test_a_page_that_does_not_fit_any_more_is_told_of_and_the_run_ends_well(tmp_path, monkeypatch, left_s):
     monkeypatch.setenv("THRIFTUNE_HOME", str(tmp_path / "home"))
     write_films(tmp_path / "films.csv", rows=20)
-    (tmp_path / "thriftune.yaml").write_text(PROJECT)
+    (tmp_path / "thriftune.yaml").write_text(CLASSIFY.format(name="films", budget="100.00", deadline="10m", epochs=1))
     project = Project.load(tmp_path / "thriftune.yaml")
     clock = ManualClock(1.8e9)
     with open_session(project, clock=clock) as session:
@@ -41,7 +30,7 @@ def test_a_page_that_does_not_fit_any_more_is_told_of_and_the_run_ends_well(tmp_
         clock.advance(session.limits().seconds - left_s)
         page = pipeline._report(session)
         warnings = [event.data for event in session.context.events.read(kinds=["warning"])]
-    store = open_store(f"sqlite:///{Path(project.root) / 'thriftune.db'}")
+    store = open_store(database_url(project))
     ended = latest_attempt(store, "films")
     store.close()
     assert ended is not None and (ended.outcome, ended.exit_code) == ("done", 0)

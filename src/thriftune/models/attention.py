@@ -64,7 +64,7 @@ def attention(
     if (
         options.get("position_bias") is not None
         or not _pays(query, key, dropout)
-        or (causal and not _square(query, key))
+        or (causal and query.shape[2] != key.shape[2])
     ):
         return sdpa_attention_forward(  # type: ignore[no-any-return]
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
@@ -83,10 +83,6 @@ def attention(
 def _is_causal(module: nn.Module, stated: bool | None) -> bool:
     """As Transformers decides it."""
     return bool(getattr(module, "is_causal", True) if stated is None else stated)
-
-
-def _square(query: torch.Tensor, key: torch.Tensor) -> bool:
-    return query.shape[2] == key.shape[2]
 
 
 def _pays(query: torch.Tensor, key: torch.Tensor, dropout: float) -> bool:

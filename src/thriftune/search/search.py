@@ -51,8 +51,7 @@ def run(sought: Sought, means: Means, context: Context) -> tuple[Found, bool]:
 
 
 def _search(sought: Sought, means: Means, context: Context, scratch: Path) -> Found:
-    share = 1 / (1 + sought.options.nested)
-    study = Study(sought, means, context, sought.rows, share)
+    study = Study(sought, means, context, sought.rows)
     first = study.first
     machine = sought.choose_machine(first.hidden_size)
     with context.meter.unit("training", "search: real steps are probed", means.room):
@@ -65,11 +64,11 @@ def _search(sought: Sought, means: Means, context: Context, scratch: Path) -> Fo
     found = study.go_on(machine, costs, scratch / "trials")
     if not found.values or not sought.options.nested:
         return found
-    return replace(found, nested=_nested(sought, means, context, machine, costs, share, scratch))
+    return replace(found, nested=_nested(sought, means, context, machine, costs, scratch))
 
 
 def _nested(
-    sought: Sought, means: Means, context: Context, machine: Machine, costs: Costs, share: float, scratch: Path
+    sought: Sought, means: Means, context: Context, machine: Machine, costs: Costs, scratch: Path
 ) -> list[Mapping[str, Any]]:
     """The whole search again without each of the outer folds, and what its winner gives on the rows held out.
 
@@ -84,7 +83,7 @@ def _nested(
         if outer not in done:
             began = time.monotonic()
             name, folder = f"outer{outer}.", scratch / f"outer{outer}"
-            study = Study(sought, means, context, sought.rows.filter(held_out != outer), share, name)
+            study = Study(sought, means, context, sought.rows.filter(held_out != outer), name)
             found = study.go_on(machine, costs, folder / "trials")
             try:
                 score = study.judged(

@@ -43,15 +43,11 @@ class Study:
         means: what may be used.
         context: the run's.
         rows: to search on.
-        share: of the search's allowance that is this study's.
         name: "" for the search itself; of an outer fold's, what its events are told apart by.
     """
 
-    def __init__(
-        self, sought: Sought, means: Means, context: Context, rows: pl.DataFrame, share: float, name: str = ""
-    ) -> None:
-        self._sought, self._means, self._context, self._rows = sought, means, context, rows
-        self._share, self.name = share, name
+    def __init__(self, sought: Sought, means: Means, context: Context, rows: pl.DataFrame, name: str = "") -> None:
+        self._sought, self._means, self._context, self._rows, self.name = sought, means, context, rows, name
         options, by_class = sought.options, kind_of(sought.task).classes
         self._candidates = [checked(sought.train, values) for values in product_of(options.space, context.seed)]
         held_out = repeated_folds(rows, options.folds, options.repeats, by_class, context.seed)
@@ -185,11 +181,13 @@ class Study:
     def next_look(self, costs: Costs, busy: Collection[int]) -> tuple[Proposal | None, str]:
         """The next look, without the configurations that are being looked at; or why there is none.
 
-        What is allowed is asked anew each time: a review may have cut it meanwhile.
+        What is allowed, the same for the search and for each outer fold's, is asked anew each time: a review may have
+        cut it meanwhile.
         """
         if self._steering.ended:
             return None, "it was stopped by hand"
-        rate, allowed = self._seconds_per_unit(costs), self._share * self._means.decisions.recorded(ALLOWANCE)
+        rate = self._seconds_per_unit(costs)
+        allowed = self._means.decisions.recorded(ALLOWANCE) / (1 + self._sought.options.nested)
         left = (allowed - math.fsum(self.spent)) / rate
         proposal = self._wanted(left, busy)
         if proposal is None:

@@ -16,8 +16,8 @@ MIN_UPDATES = 200  # few rows are passed over more often, so that the rate's cur
 MAX_EPOCHS = 10
 GRADUAL = ((0.0, 2 / 3, 4.0), (0.5, 0.0, 1.5))
 """Phases of `unfreeze: gradual`: progress, share of the layers that is frozen, factor on the rate. Of 20 schedules that
-take half of full fine-tuning's time on the movie reviews none was better; bench/prefix_cache.py tells how far below it
-they end."""
+take half of full fine-tuning's time on the movie reviews none was clearly better;
+bench/prefix_cache.py tells how far below it they end."""
 GRADUAL_PASSES = 2 / 3  # of the usual passes over the data: at these rates each does more
 LARGE_ENCODER = 100_000_000  # parameters; BERT base has 110 million
 
