@@ -14,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from thriftune.clock import Clock, SystemClock
+from thriftune.cluster.options import LOCAL, ClusterOptions
 from thriftune.errors import Interrupted, LeaseHeld
 from thriftune.forecasting import expect_all
 from thriftune.money.leases import holder
@@ -36,7 +37,7 @@ def in_turn(
     waits: bool = True,
     afresh: Callable[[], None] | None = None,
 ) -> Path | None:
-    """Do a project's work when it is its turn on this machine, as often as it has to make room for others.
+    """Do a project's work when it is its turn on this machine (and on its cluster), as often as it has to make room for others.
 
     Args:
         project: whose turn it is to be.
@@ -59,10 +60,13 @@ def in_turn(
     clock = SystemClock()
     store = open_store(queue_url(os.environ.get(DATABASE_VARIABLE)))
     try:
-        with joined(store, clock, project.file.name, project.root, project.file.compute.priority) as turn:
+        file = project.file
+        with joined(
+            store, clock, file.name, project.root, file.compute.priority, cluster=_cluster(file.compute.cluster)
+        ) as turn:
             mine = turn.take()
             if not mine and not waits:
-                raise taken(turn.before(), clock.now())
+                raise taken(turn)
             while True:
                 if not mine:
                     gc.collect()
@@ -82,6 +86,11 @@ def in_turn(
                         afresh()
     finally:
         store.close()
+
+
+def _cluster(options: ClusterOptions | None) -> str | None:
+    """The cluster that a project shares with others: not one that is made for its own run."""
+    return None if options is None or options.address == LOCAL else options.address
 
 
 def _wait(
@@ -142,6 +151,7 @@ def _tell(session: Session, turn: Turn, names: Sequence[str]) -> None:
     session.context.events.emit(
         "queue.waiting",
         machine=ticket.machine,
+        cluster=ticket.cluster,
         place=1 + sum(not one.working for one in turn.before()),
         of=sum(not one.working for one in turn.there()),
         before=list(names),

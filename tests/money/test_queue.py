@@ -11,7 +11,17 @@ import pytest
 
 from thriftune.clock import ManualClock
 from thriftune.errors import LeaseHeld
-from thriftune.money.queue import AGEING_SECONDS, SWITCH_SECONDS, Ticket, Turn, joined, more_urgent, tickets
+from thriftune.money.queue import (
+    AGEING_SECONDS,
+    LOOK_SECONDS,
+    SWITCH_SECONDS,
+    Ticket,
+    Turn,
+    joined,
+    more_urgent,
+    taken,
+    tickets,
+)
 from thriftune.processes import ProcessName, this_process
 from thriftune.store import Store
 
@@ -23,7 +33,7 @@ def ticket(name: str, *, priority: int = 5, slack: float = 1e6, needs: float = 6
     """A ticket that has just come, with so much slack."""
     owner = ProcessName(len(name), name, ELSEWHERE)
     deadline = NOW + needs + slack
-    return Ticket("m", name, f"/{name}", owner, priority, deadline, needs, NOW, NOW, 0.0, NOW, working)
+    return Ticket("m", None, name, f"/{name}", owner, priority, deadline, needs, NOW, NOW, 0.0, NOW, working)
 
 
 def order(*waiting: Ticket, now: float = NOW) -> list[str]:
@@ -84,13 +94,17 @@ def clock() -> ManualClock:
     return ManualClock(NOW)
 
 
-def join(store: Store, clock: ManualClock, machine: str, name: str, priority: int = 5, **more: float) -> Turn:
+def join(store: Store, clock: ManualClock, machine: str, name: str, priority: int = 5, **more: object) -> Turn:
     """A turn of a process that is out of sight, which counts as there as long as it gives signs of life."""
     made = replace(ticket(name, priority=priority), machine=machine, since=clock.now(), joined_at=clock.now(), **more)
     turn = Turn(store, clock, made)
     with store.begin() as transaction:
         turn._write(transaction, made)
     return turn
+
+
+def there(store: Store, clock: ManualClock, machine: str) -> list[Ticket]:
+    return tickets(store, clock.now(), replace(ticket("anybody"), machine=machine))
 
 
 def test_the_machine_is_taken_by_one_and_by_the_most_urgent(shared_store, clock, unused_name):
@@ -103,7 +117,7 @@ def test_the_machine_is_taken_by_one_and_by_the_most_urgent(shared_store, clock,
     urgent.leave()
     assert first.take() and not second.take()
     assert first.since == clock.now()
-    assert [one.project for one in tickets(shared_store, clock.now(), unused_name)] == ["a", "bb", "ccc"]
+    assert [one.project for one in there(shared_store, clock, unused_name)] == ["a", "bb", "ccc"]
 
 
 def test_a_process_out_of_sight_that_gives_no_sign_of_life_frees_its_place(shared_store, clock, unused_name):
@@ -114,7 +128,7 @@ def test_a_process_out_of_sight_that_gives_no_sign_of_life_frees_its_place(share
     clock.advance(2)
     assert waiting.take()
     gone.expect(10.0, None)  # it was there after all: its ticket is made anew, and the lease decides between them
-    assert len(tickets(shared_store, clock.now(), unused_name)) == 2
+    assert len(there(shared_store, clock, unused_name)) == 2
 
 
 def test_making_room_and_coming_back_keeps_the_time_waited_and_what_is_left_to_do(shared_store, clock, unused_name):
@@ -132,6 +146,35 @@ def test_making_room_and_coming_back_keeps_the_time_waited_and_what_is_left_to_d
     assert turn.since == clock.now()
     assert turn.ticket.waited(clock.now()) == pytest.approx(40)
     assert turn.ticket.remaining(clock.now()) == pytest.approx(70)
+
+
+def test_a_cluster_is_taken_with_the_machine_or_neither_and_by_the_most_urgent_of_all_machines(
+    shared_store, clock, unused_name
+):
+    cluster, (here, there_, third) = f"{unused_name}:6379", [f"{unused_name}-{number}" for number in range(3)]
+    first = join(shared_store, clock, here, "first", cluster=cluster)
+    alone = join(shared_store, clock, there_, "alone")
+    second = join(shared_store, clock, there_, "second", cluster=cluster)
+    assert first.take() and alone.take()
+    assert not second.take()
+    assert [one.project for one in second.before()] == ["alone", "first"]
+    alone.leave()
+    clock.advance(5)
+    assert not second.take()  # its machine is free and the cluster is not, so it leaves the machine to others
+    other = join(shared_store, clock, there_, "other", priority=6)
+    assert other.take()
+    other.leave()
+    assert not first.must_yield()
+    clock.advance(LOOK_SECONDS)
+    urgent = join(shared_store, clock, third, "urgent", priority=8, cluster=cluster)
+    assert first.must_yield() and first.yields_to.project == "urgent"
+    first.step_back()
+    assert not first.take() and not second.take() and urgent.take()
+    elsewhere = join(shared_store, clock, here, "elsewhere", cluster="another:6379")
+    assert elsewhere.take()  # another cluster, and the machine that the first has given back
+    refused = taken(first)
+    assert {one.project for one in first.before()} == {"urgent", "elsewhere"}
+    assert f"cluster {cluster}" in refused.where or f"machine {here}" in refused.where
 
 
 def test_a_killed_process_frees_its_place_at_once(shared_url, shared_store, clock, unused_name, tmp_path):
@@ -152,7 +195,7 @@ def test_a_killed_process_frees_its_place_at_once(shared_url, shared_store, cloc
             killed.kill()
             killed.wait()
             assert turn.take()
-        assert tickets(shared_store, clock.now(), unused_name) == []
+        assert there(shared_store, clock, unused_name) == []
     finally:
         killed.kill()
         killed.communicate()

@@ -51,6 +51,7 @@ def as_plain(ticket: Ticket, now: float) -> dict[str, Any]:
     slack = ticket.slack(now)
     return {
         "machine": ticket.machine,
+        "cluster": ticket.cluster,
         "project": ticket.project,
         "folder": ticket.folder,
         "pid": ticket.owner.pid,
@@ -72,7 +73,9 @@ def _show(found: list[Ticket], now: float) -> None:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     several = len({ticket.machine for ticket in found}) > 1
-    for heading in [*(["machine"] if several else []), "place", "project", "process", "priority", "level"]:
+    on_cluster = any(ticket.cluster for ticket in found)
+    where = [*(["machine"] if several else []), *(["cluster"] if on_cluster else [])]
+    for heading in [*where, "place", "project", "process", "priority", "level"]:
         table.add_column(heading)
     for heading in ("to do", "deadline", "slack", "waited"):
         table.add_column(heading, justify="right")
@@ -83,6 +86,7 @@ def _show(found: list[Ticket], now: float) -> None:
         told_slack = "none stated" if math.isinf(slack) else ("-" if slack < 0 else "") + duration(abs(slack))
         table.add_row(
             *([plain(ticket.machine[:12])] if several else []),
+            *([plain(ticket.cluster or "")] if on_cluster else []),
             "at work" if ticket.working else str(place),
             plain(ticket.project),
             str(ticket.owner.pid),

@@ -46,8 +46,9 @@ def _finished(event: Event, _currency: str) -> str:
 def _queued(event: Event, _currency: str) -> str:
     data = event.data
     slack = "" if data["slack_s"] is None else f", slack {_signed(data['slack_s'])}"
+    what = "the machine" if data["cluster"] is None else f"the machine and the cluster {plain(data['cluster'])}"
     return (
-        f"waiting for the machine: place {data['place']} of {data['of']}, after {plain(', '.join(data['before']))};"
+        f"waiting for {what}: place {data['place']} of {data['of']}, after {plain(', '.join(data['before']))};"
         f" priority {data['priority']}{slack}"
     )
 

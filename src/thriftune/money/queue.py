@@ -1,7 +1,8 @@
-"""The queue for a machine: who works, who waits, and who is next, by priority and deadline.
+"""The queue for a machine and for a cluster: who works, who waits, and who is next, by priority and deadline.
 
-One table a machine's users share: the database that several machines share, or else a file in the user's folder. The
-order is the level first (the stated priority, and one more for each hour waited, so that nobody starves), then the
+One table a machine's users share: the database that several machines share, or else a file in the user's folder. Who
+needs a cluster's nodes besides its machine takes both at once or neither, so that none waits with one of them in hand
+and nobody waits in a circle. The order is the level first (the stated priority, and one more for each hour waited, so that nobody starves), then the
 least slack (time to the deadline minus the forecast to completion: least laxity first; Mok, 1983). A process that is
 gone has no place: whoever looks removes its ticket. The queue only says whose turn it is; that two never hold a
 machine at once is the lock's and the lease's work (`leases`).
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import ColumnElement, Row, delete, insert, or_, select, update
 
 from thriftune.clock import Clock
 from thriftune.errors import LeaseHeld
@@ -36,10 +37,11 @@ QUEUE_FILE = "queue.db"
 
 @dataclass(frozen=True)
 class Ticket:
-    """A project's place on a machine.
+    """A project's place on a machine, and on the cluster whose nodes it needs.
 
     Args:
         machine: which it works on or waits for.
+        cluster: the cluster that it works on or waits for besides, by its head's address; None without one.
         project: its name.
         folder: its state folder, which tells projects of one name apart.
         owner: the process.
@@ -53,6 +55,7 @@ class Ticket:
     """
 
     machine: str
+    cluster: str | None
     project: str
     folder: str
     owner: ProcessName
@@ -112,9 +115,15 @@ def queue_url(database: str | None) -> str:
     return database or f"sqlite:///{(thriftune_home() / QUEUE_FILE).absolute()}"
 
 
-def tickets(store: Store, now: float, machine: str | None = None) -> list[Ticket]:
-    """Those whose processes live: of each machine the one at work first, then the waiting, most urgent first."""
-    query = select(table) if machine is None else select(table).where(table.c.machine == machine)
+def tickets(store: Store, now: float, sharing: Ticket | None = None) -> list[Ticket]:
+    """Those whose processes live: of each machine the one at work first, then the waiting, most urgent first.
+
+    Args:
+        store: where the queue is kept.
+        now: seconds since the epoch.
+        sharing: only those that need the machine or the cluster that this one needs.
+    """
+    query = select(table) if sharing is None else select(table).where(_shares(sharing))
     with store.read() as connection:
         rows = connection.execute(query).all()
     there = [_ticket(row) for row in rows if not _is_gone(row, now)]
@@ -143,7 +152,7 @@ class Turn:
     _signed_at: float = field(default=-math.inf, init=False)
 
     def take(self) -> bool:
-        """Take the machine, if nobody works on it and nobody who waits is more urgent."""
+        """Take the machine and the cluster, if nobody works on either and nobody who waits for one is more urgent."""
         now = self.clock.now()
         with self.store.begin() as transaction:
             others = self._others(transaction, now)
@@ -190,11 +199,11 @@ class Turn:
         return self.yields_to is not None
 
     def there(self) -> list[Ticket]:
-        """Every ticket for the machine."""
-        return tickets(self.store, self.clock.now(), self.ticket.machine)
+        """Every ticket for the machine or the cluster."""
+        return tickets(self.store, self.clock.now(), self.ticket)
 
     def before(self) -> list[Ticket]:
-        """Who has the machine, and who waits in front of this one."""
+        """Who has the machine or the cluster, and who waits in front of this one."""
         now = self.clock.now()
         there = [one for one in self.there() if one.owner != self.ticket.owner]
         return [one for one in there if one.working or one.urgency(now) < self.ticket.urgency(now)]
@@ -205,8 +214,8 @@ class Turn:
             transaction.execute(delete(table).where(*_own(self.ticket.owner)))
 
     def _others(self, transaction: Transaction, now: float) -> list[Ticket]:
-        """The other tickets for the machine, locked; those of processes that are gone are removed."""
-        query = select(table).where(table.c.machine == self.ticket.machine).order_by(table.c.joined_at)
+        """The other tickets for the machine or the cluster, locked; those of processes that are gone are removed."""
+        query = select(table).where(_shares(self.ticket)).order_by(table.c.joined_at)
         rows = transaction.execute(query.with_for_update()).all()
         others = []
         for row in rows:
@@ -238,7 +247,13 @@ class Turn:
 
 @contextmanager
 def joined(
-    store: Store, clock: Clock, project: str, folder: Path, priority: int, machine: str | None = None
+    store: Store,
+    clock: Clock,
+    project: str,
+    folder: Path,
+    priority: int,
+    machine: str | None = None,
+    cluster: str | None = None,
 ) -> Iterator[Turn]:
     """A place in the queue, given back at the end; a process that was there before (`exec`) keeps the one it has.
 
@@ -249,6 +264,7 @@ def joined(
         folder: its state folder.
         priority: as the project file states it.
         machine: its name; this machine's by default.
+        cluster: the address of the cluster whose nodes it needs; None where it needs only the machine.
 
     Raises:
         LeaseHeld: another process waits for this machine with the same project already.
@@ -258,12 +274,13 @@ def joined(
     with store.begin() as transaction:
         there = [row for row in transaction.execute(select(table)).all() if not _is_gone(row, now)]
         known = next((_ticket(row) for row in there if _ticket(row).owner == me), None)
-        fresh = Ticket(machine, project, str(folder.absolute()), me, priority, None, 0.0, now, now, 0.0, now, False)
+        place = str(folder.absolute())
+        fresh = Ticket(machine, cluster, project, place, me, priority, None, 0.0, now, now, 0.0, now, False)
         for row in there:
             other = _ticket(row)
-            if (other.machine, other.project, other.folder) == (machine, project, fresh.folder) and other.owner != me:
+            if (other.machine, other.project, other.folder) == (machine, project, place) and other.owner != me:
                 raise _waits_already(other)
-        turn = Turn(store, clock, fresh if known is None else replace(known, priority=priority))
+        turn = Turn(store, clock, fresh if known is None else replace(known, priority=priority, cluster=cluster))
         turn._write(transaction, turn.ticket)
     turn._waited = known is not None
     try:
@@ -272,16 +289,19 @@ def joined(
         turn.leave()
 
 
-def taken(before: Sequence[Ticket], now: float) -> LeaseHeld:
+def taken(turn: Turn) -> LeaseHeld:
     """The error of a run that does not wait."""
+    before, now = turn.before(), turn.clock.now()
     first = before[0]
-    does = "is at work on this machine already" if first.working else "waits for this machine already"
+    here = first.machine == turn.ticket.machine
+    what = "this machine" if here else "the cluster"
+    does = f"is at work on {what} already" if first.working else f"waits for {what} already"
     others = f", and {len(before) - 1} more" if len(before) > 1 else ""
     return LeaseHeld(
         f"project {first.project} {does}",
-        f"machine {first.machine}",
+        f"machine {first.machine}" if here else f"cluster {first.cluster}, from machine {first.machine}",
         f"process {first.owner.pid}{others}; about {first.remaining(now):.0f} s of work",
-        "one run at a time on a machine",
+        "one run at a time on a machine" + ("" if here else " and on a cluster"),
         f"run without --no-queue to wait; see who is there with `thriftune queue`, or stop it with "
         f"`kill -INT {first.owner.pid}`",
     )
@@ -302,6 +322,12 @@ def _is_gone(row: Row[Any], now: float) -> bool:
     return life is Life.DEAD or (life is Life.UNSEEN and now - row.sign_at > GONE_SECONDS)
 
 
+def _shares(ticket: Ticket) -> ColumnElement[bool]:
+    """Which tickets need the machine or the cluster that this one needs."""
+    here = table.c.machine == ticket.machine
+    return here if ticket.cluster is None else or_(here, table.c.cluster == ticket.cluster)
+
+
 def _own(owner: ProcessName) -> tuple[Any, ...]:
     return (
         table.c.owner_pid == owner.pid,
@@ -313,6 +339,7 @@ def _own(owner: ProcessName) -> tuple[Any, ...]:
 def _ticket(row: Row[Any]) -> Ticket:
     return Ticket(
         machine=row.machine,
+        cluster=row.cluster,
         project=row.project,
         folder=row.folder,
         owner=ProcessName(row.owner_pid, row.owner_started, row.owner_place),

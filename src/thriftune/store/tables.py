@@ -21,7 +21,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA = "0003"
+SCHEMA = "0004"
 VERSION_TABLE = "thriftune_schema"
 
 metadata = MetaData(
@@ -153,6 +153,7 @@ queue = Table(
     Column("owner_started", String(60), nullable=False),
     Column("owner_place", String(200), nullable=False),
     Column("machine", String(200), nullable=False),
+    Column("cluster", String(200)),
     Column("project", String(200), nullable=False),
     Column("folder", Text, nullable=False),
     Column("priority", Integer, nullable=False),
@@ -166,6 +167,7 @@ queue = Table(
     Column("sign_at", Float, nullable=False),
     PrimaryKeyConstraint("owner_pid", "owner_started", "owner_place"),
     Index("ix_queue_machine", "machine"),
+    Index("ix_queue_cluster", "cluster"),
 )
 
 bill_lines = Table(
