@@ -45,7 +45,7 @@ POLICIES = {
     "tpe_halving": ("tpe", "halving"),
 }
 SYNE_TUNE = ("asha", "mobster", "dyhpo")
-SLOW = ("mobster", "dyhpo")  # fit a Gaussian process of theirs at every step
+SLOW = ("mobster", "dyhpo", "tpe_hyperband", "tpe_halving")  # fit a model of theirs at every step
 OTHERS = ("random", "tpe_hyperband", "tpe_halving", *SYNE_TUNE, "default")
 NAMES = ("ours", *OTHERS)
 SYNE_TUNE_PYTHON = BENCH.parent / ".venv-syne-tune" / "bin" / "python"

@@ -30,3 +30,12 @@ def lose(session: int, nodes: set[str]) -> None:
     raylets = [one for one in processes_in(session) if one.name() == "raylet" and one.environ().get(NODE) in nodes]
     for process in [*raylets, *(child for raylet in raylets for child in raylet.children(recursive=True))]:
         process.kill()
+
+
+def lose_head(session: int) -> None:
+    """Lose the head, as a machine that loses its power: every process that is no node's and not the keeper."""
+    nodes = [one for one in processes_in(session) if one.name() == "raylet" and NODE in one.environ()]
+    there = {*nodes, *(child for node in nodes for child in node.children(recursive=True))}
+    for process in processes_in(session):
+        if process not in there and process.pid != session:
+            process.kill()

@@ -37,7 +37,7 @@ def in_turn(
     waits: bool = True,
     afresh: Callable[[], None] | None = None,
 ) -> Path | None:
-    """Do a project's work when it is its turn on this machine (and on its cluster), as often as it has to make room for others.
+    """Do a project's work when it is its turn on this machine and on its cluster, as often as it has to make room.
 
     Args:
         project: whose turn it is to be.

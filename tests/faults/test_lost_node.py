@@ -1,12 +1,16 @@
-"""A search on a cluster's nodes: it grows for it and shrinks after, and a node that is lost costs a look, no more."""
+"""A search on a cluster's nodes: it grows for it and shrinks after, and a node that is lost costs a look, no more.
+
+Where the head is lost, all is: the run ends with a word on it, and the next goes on from there.
+"""
 
 from decimal import Decimal
 
 import pytest
 
-from clusters_for_tests import cluster_of, lose, processes_in
+from clusters_for_tests import cluster_of, lose, lose_head, processes_in
 from line_for_tests import CLASSIFY, charged, classifier
 from models_for_tests import bert_folder
+from thriftune.errors import EXIT_BAD_INPUT
 
 ON_NODES = CLASSIFY.replace(", learning_rate: 0.003", "").replace(
     "compute: {{price_per_hour: 3.6}}",
@@ -53,3 +57,21 @@ def test_nodes_that_are_lost_in_the_middle_of_trials_cost_a_look_each_and_every_
     assert Decimal(line.json("report")["cost"]["spent"]) == charged(line) <= Decimal("5.00")
     assert not line.rows("SELECT unit FROM transfers WHERE state = 'pending'")
     assert not processes_in(session)
+
+
+@pytest.mark.slow
+def test_a_run_whose_clusters_head_is_lost_says_so_and_the_same_command_goes_on_with_another(tmp_path):
+    line = classifier(tmp_path / "project", bert_folder(tmp_path / "bert"), tmp_path / "home", ON_NODES, epochs=20)
+    process = line.start("run")
+    line.wait_for("search.look")
+    lose_head(cluster_of(process.pid))
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == EXIT_BAD_INPUT, (out, err)
+    assert "the head of the Ray cluster is gone" in err and "Traceback" not in out + err
+    seen = len(line.events("search.look"))
+    again = line.do("run")
+    assert again.returncode == 0, again.stderr
+    looks = [(look["configuration"], look["fold"], look["rung"]) for look in line.events("search.look")]
+    assert len(set(looks)) == len(looks) > seen
+    assert Decimal(line.json("report")["cost"]["spent"]) == charged(line) <= Decimal("5.00")
+    assert not line.rows("SELECT unit FROM transfers WHERE state = 'pending'")

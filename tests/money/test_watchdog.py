@@ -132,6 +132,27 @@ def test_the_stop_command_is_tried_until_it_succeeds_and_never_for_a_new_owner(
     assert told == [(1, ended.seq), (3, ended.seq), (0, ended.seq)]
 
 
+def test_a_machine_is_charged_until_it_is_stopped_once(
+    shared_store: Store, hanging: subprocess.Popen[str], unused_name: str
+) -> None:
+    kill(hanging)
+    watchdog.look(shared_store, CLOCK, unused_name)
+    ledger = ledger_of(shared_store, unused_name)
+    (worked,) = ledger.transfers()
+    (ended,) = watchdog.unstopped(shared_store, CLOCK, unused_name)
+    assert not watchdog.stop(shared_store, CLOCK, ended, "/no/such/command")
+    assert ledger.transfers() == [worked]  # it is billed on: how long, nobody knows yet
+    time.sleep(HEARTBEAT_SECONDS + 0.5)  # it is paid for an interval longer than it was seen to live
+    assert watchdog.stop(shared_store, CLOCK, ended, f"{sys.executable} -c 'pass'")
+    stopped_at = CLOCK.now()
+    _, idle = ledger.transfers()
+    assert (idle.unit, idle.category, idle.estimated) == ("idle until it was stopped", "machine", True)
+    assert 0.5 <= idle.seconds <= stopped_at - ended.data["paid_until"]
+    assert float(idle.amount) == pytest.approx(float(worked.amount) * idle.seconds / worked.seconds, rel=1e-6)
+    assert ledger.balance().spent == worked.amount + idle.amount
+    assert list(watchdog.unstopped(shared_store, CLOCK, unused_name)) == []
+
+
 def test_other_projects_leases_are_not_looked_at(
     shared_store: Store, hanging: subprocess.Popen[str], unused_name: str
 ) -> None:

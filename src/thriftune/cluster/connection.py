@@ -43,8 +43,7 @@ def connected(address: str) -> Iterator[Any]:
     ray = ray_module()
     ours = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        host, _, port = address.rpartition(":")
-        socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()  # Ray itself tries for minutes
+        _reach(address)  # Ray itself tries for minutes
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=False)
     except (OSError, RuntimeError, ValueError) as error:
         raise BadInput(
@@ -62,6 +61,30 @@ def connected(address: str) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def check_head(address: str) -> None:
+    """Raise unless the head of a cluster answers: Ray itself waits a minute for one that is gone, and then ends us.
+
+    Raises:
+        BadInput: it does not.
+    """
+    try:
+        _reach(address)
+    except OSError as error:
+        raise BadInput(
+            "the head of the Ray cluster is gone",
+            where=f"compute.cluster.address {address}",
+            found=str(error),
+            expected="a head that answers as long as the search goes on",
+            way_out="start the cluster again, unless it is one that is made for the run; the same command goes on from"
+            " here",
+        ) from error
+
+
+def _reach(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
 
 
 def _nowhere(_said: Any, ignore_prefix: bool) -> None:

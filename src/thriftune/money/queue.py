@@ -2,10 +2,10 @@
 
 One table a machine's users share: the database that several machines share, or else a file in the user's folder. Who
 needs a cluster's nodes besides its machine takes both at once or neither, so that none waits with one of them in hand
-and nobody waits in a circle. The order is the level first (the stated priority, and one more for each hour waited, so that nobody starves), then the
-least slack (time to the deadline minus the forecast to completion: least laxity first; Mok, 1983). A process that is
-gone has no place: whoever looks removes its ticket. The queue only says whose turn it is; that two never hold a
-machine at once is the lock's and the lease's work (`leases`).
+and nobody waits in a circle. The order is the level first (the stated priority, and one more for each hour waited, so
+that nobody starves), then the least slack (time to the deadline minus the forecast to completion: least laxity first;
+Mok, 1983). A process that is gone has no place: whoever looks removes its ticket. The queue only says whose turn it is;
+that two never hold a machine at once is the lock's and the lease's work (`leases`).
 """
 
 from __future__ import annotations

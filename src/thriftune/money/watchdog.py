@@ -2,7 +2,8 @@
 
 It stands outside of the run, in a process of its own. What the dead owner left open is posted as the next run would
 have done it, estimated; then the project's stop command is run, again and again until it succeeds, unless a new owner
-has taken the machine meanwhile. A live owner is never touched.
+has taken the machine meanwhile. Until then the machine was billed for nothing, which is charged too. A live owner is
+never touched.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ import shlex
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import Row, Select, select, update
 
 from thriftune.clock import Clock
 from thriftune.events import Event, EventLog
+from thriftune.money.amounts import NANOSECONDS, cost_nano, to_nanoseconds
 from thriftune.money.leases import HEARTBEAT_SECONDS, owner_of, settle_dead
+from thriftune.money.ledger import Ledger
 from thriftune.processes import Life
 from thriftune.store import Store, Transaction
 from thriftune.store.tables import leases
@@ -74,7 +78,8 @@ def unstopped(store: Store, clock: Clock, project: str) -> Iterator[Event]:
 def stop(store: Store, clock: Clock, ended: Event, command: str) -> bool:
     """Run the stop command for a machine whose lease was ended, and record what became of it.
 
-    The command finds the machine in `THRIFTUNE_MACHINE` and the project in `THRIFTUNE_PROJECT`.
+    What the machine cost from its owner's end until the command succeeded is charged, estimated: the provider may have
+    ended it before. The command finds the machine in `THRIFTUNE_MACHINE` and the project in `THRIFTUNE_PROJECT`.
 
     Returns:
         whether it succeeded.
@@ -94,10 +99,27 @@ def stop(store: Store, clock: Clock, ended: Event, command: str) -> bool:
         status, said = done.returncode, (done.stderr.strip() or done.stdout.strip())[-500:]
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         status, said = 1, str(error)
-    EventLog(store, clock, ended.project, ended.attempt).emit(
-        STOPPED, lease=ended.seq, machine=ended.data["machine"], status=status, said=said
-    )
+    with store.begin() as transaction:
+        if status == 0:
+            _charge_idle(store, clock, ended, transaction)
+        EventLog(store, clock, ended.project, ended.attempt).emit(
+            STOPPED, inside=transaction, lease=ended.seq, machine=ended.data["machine"], status=status, said=said
+        )
     return status == 0
+
+
+def _charge_idle(store: Store, clock: Clock, ended: Event, transaction: Transaction) -> None:
+    """Charge a machine that nobody held up to now, unless somebody has taken and so paid for it since."""
+    row = transaction.execute(_lease(ended).with_for_update()).one()
+    nanoseconds = to_nanoseconds(clock.now()) - row.metered_until_ns
+    cost, remainder = cost_nano(max(0, nanoseconds), row.price_nano_per_hour, row.remainder)
+    if not _is_as_ended(row, ended) or cost == 0:
+        return
+    ledger = Ledger(store, clock, ended.project, EventLog(store, clock, ended.project, ended.attempt))
+    phase, seconds = ledger.last_phase(transaction), nanoseconds / NANOSECONDS
+    ledger.charge(phase, "machine", cost, "idle until it was stopped", seconds, True, inside=transaction)
+    paid = {"metered_until_ns": row.metered_until_ns + nanoseconds, "remainder": remainder}
+    transaction.execute(update(leases).where(leases.c.machine == row.machine).values(paid))
 
 
 def _looked_at(store: Store, clock: Clock, machine: str, fence: int, patience: float) -> Watched:
@@ -156,5 +178,13 @@ def _silent(store: Store, clock: Clock, machine: str, fence: int, patience: floa
 def _is_free(store: Store, ended: Event) -> bool:
     """Whether nobody has taken the machine since its lease was ended."""
     with store.read() as connection:
-        row = connection.execute(select(leases).where(leases.c.machine == ended.data["machine"])).one_or_none()
-    return row is not None and not row.held and row.fence == ended.data["fence"] + 1
+        row = connection.execute(_lease(ended)).one_or_none()
+    return row is not None and _is_as_ended(row, ended)
+
+
+def _lease(ended: Event) -> Select[Any]:
+    return select(leases).where(leases.c.machine == ended.data["machine"])
+
+
+def _is_as_ended(row: Row[Any], ended: Event) -> bool:
+    return not row.held and bool(row.fence == ended.data["fence"] + 1)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from thriftune.cluster.connection import connected, nodes_of, ray_module
+from thriftune.cluster.connection import check_head, connected, nodes_of, ray_module
 from thriftune.cluster.local import local_cluster
 from thriftune.cluster.nodes import NodeMeter
 from thriftune.cluster.options import LOCAL, ClusterOptions
@@ -34,14 +34,15 @@ class NodeCrew:
 
     Args:
         ray: connected to the cluster.
+        address: of the cluster's head.
         brief: what each is told.
         count: the most looks at a time.
         cores: that a look takes.
         meter: of the nodes.
     """
 
-    def __init__(self, ray: Any, brief: Brief, count: int, cores: int, meter: NodeMeter) -> None:
-        self._ray, self._count, self._meter = ray, count, meter
+    def __init__(self, ray: Any, address: str, brief: Brief, count: int, cores: int, meter: NodeMeter) -> None:
+        self._ray, self._address, self._count, self._meter = ray, address, count, meter
         told = replace(brief, machine=replace(brief.machine, threads=cores))
         self._brief = ray.put((told, str(Path.cwd())))
         self._look = ray.remote(num_cpus=cores, max_retries=0)(look)
@@ -72,12 +73,13 @@ class NodeCrew:
 
         Raises:
             OutOfBudget: the money does not hold the nodes any longer.
-            BadInput: nodes do not come, or cannot work.
+            BadInput: nodes do not come, or cannot work, or the cluster's head is gone.
         """
         asked = list(self._open)
         done, rest = self._ray.wait(asked, num_returns=1, timeout=seconds)
         if done and rest:
             done += self._ray.wait(rest, num_returns=len(rest), timeout=0)[0]
+        check_head(self._address)
         alive, left = nodes_of(self._ray)
         self._meter.see(alive, left)
         self._meter.hold(len(self._open))  # for one that comes in the place of one that was lost
@@ -161,7 +163,7 @@ def nodes_crew(brief: Brief, count: int, options: ClusterOptions, context: Conte
             address,
             options.idle,
         )
-        crew = NodeCrew(ray, brief, count, options.cores, meter)
+        crew = NodeCrew(ray, address, brief, count, options.cores, meter)
         try:
             yield crew
         finally:
