@@ -18,7 +18,7 @@ from thriftune.cluster.options import LOCAL, ClusterOptions
 from thriftune.errors import Interrupted, LeaseHeld
 from thriftune.forecasting import expect_all
 from thriftune.money.leases import holder
-from thriftune.money.queue import Turn, joined, queue_url, taken
+from thriftune.money.queue import Turn, joined, queue_url, refuse
 from thriftune.plan.plan import Limits, Plan
 from thriftune.project.project import Project
 from thriftune.session import DATABASE_VARIABLE, Listener, Session, waiting_session
@@ -65,8 +65,9 @@ def in_turn(
             store, clock, file.name, project.root, file.compute.priority, cluster=_cluster(file.compute.cluster)
         ) as turn:
             mine = turn.take()
-            if not mine and not waits:
-                raise taken(turn)
+            while not mine and not waits:
+                refuse(turn)
+                mine = turn.take()
             while True:
                 if not mine:
                     gc.collect()

@@ -19,7 +19,7 @@ from thriftune.money.queue import (
     Turn,
     joined,
     more_urgent,
-    taken,
+    refuse,
     tickets,
 )
 from thriftune.processes import ProcessName, this_process
@@ -172,9 +172,24 @@ def test_a_cluster_is_taken_with_the_machine_or_neither_and_by_the_most_urgent_o
     assert not first.take() and not second.take() and urgent.take()
     elsewhere = join(shared_store, clock, here, "elsewhere", cluster="another:6379")
     assert elsewhere.take()  # another cluster, and the machine that the first has given back
-    refused = taken(first)
     assert {one.project for one in first.before()} == {"urgent", "elsewhere", "second"}
-    assert f"cluster {cluster}" in refused.where or f"machine {here}" in refused.where
+
+
+def test_a_run_that_does_not_wait_is_told_who_has_the_machine_or_the_cluster(shared_store, clock, unused_name):
+    cluster = f"{unused_name}:6379"
+    first = join(shared_store, clock, f"{unused_name}-0", "first", cluster=cluster)
+    second = join(shared_store, clock, f"{unused_name}-1", "second", cluster=cluster)
+    assert first.take() and not second.take()
+    with pytest.raises(LeaseHeld, match="project first is at work on the cluster already") as refused:
+        refuse(second)
+    assert refused.value.where == f"cluster {cluster}, from machine {unused_name}-0"
+    first.leave()
+    refuse(second)  # nobody is before it any more
+    assert second.take()
+    third = join(shared_store, clock, f"{unused_name}-1", "third")
+    assert not third.take()
+    with pytest.raises(LeaseHeld, match="project second is at work on this machine already"):
+        refuse(third)
 
 
 def test_a_killed_process_frees_its_place_at_once(shared_url, shared_store, clock, unused_name, tmp_path):

@@ -289,15 +289,21 @@ def joined(
         turn.leave()
 
 
-def taken(turn: Turn) -> LeaseHeld:
-    """The error of a run that does not wait."""
+def refuse(turn: Turn) -> None:
+    """Refuse a run that does not wait.
+
+    Raises:
+        LeaseHeld: somebody is before it, and has not left meanwhile.
+    """
     before, now = turn.before(), turn.clock.now()
+    if not before:
+        return
     first = before[0]
     here = first.machine == turn.ticket.machine
     what = "this machine" if here else "the cluster"
     does = f"is at work on {what} already" if first.working else f"waits for {what} already"
     others = f", and {len(before) - 1} more" if len(before) > 1 else ""
-    return LeaseHeld(
+    raise LeaseHeld(
         f"project {first.project} {does}",
         f"machine {first.machine}" if here else f"cluster {first.cluster}, from machine {first.machine}",
         f"process {first.owner.pid}{others}; about {first.remaining(now):.0f} s of work",
