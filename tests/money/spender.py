@@ -19,6 +19,7 @@ from thriftune.store import Store, open_store
 PRICE_PER_HOUR = Decimal(36)  # a cent a second
 ALLOWANCES = {"collection": Decimal(10), "training": Decimal(50), "evaluation": Decimal(20), "deployment": Decimal(0)}
 TOTAL = Decimal(100)
+PAUSE_SECONDS = 0.01
 
 
 def open_ledger(store: Store, project: str) -> Ledger:
@@ -31,11 +32,15 @@ def open_ledger(store: Store, project: str) -> Ledger:
 
 
 def race(ledger: Ledger, seed: int) -> None:
-    """Reserve and post amounts drawn at random until the budget is spent; say how much was posted."""
+    """Reserve and post amounts drawn at random until the budget is spent; say how much was posted.
+
+    The pauses let the others have their turns: the lock of a file goes to whoever asks again first.
+    """
     drawn = random.Random(seed)
     posted = 0
     refused = 0
     while refused < 3:
+        time.sleep(drawn.uniform(0.0, PAUSE_SECONDS))
         upper = drawn.randrange(1, 1_000_000_000)
         try:
             held = ledger.reserve(drawn.choice(list(ALLOWANCES)), "tokens", upper, "draw")
