@@ -165,3 +165,23 @@ def test_while_another_has_the_machine_a_run_waits_and_tells_what_it_is_waiting_
     planning.communicate()
     store.close()
     assert "nobody is at work" in line.do("queue").stdout
+
+
+def test_a_search_waits_for_the_cluster_that_a_project_on_another_machine_has(tmp_path, model, home):
+    line, address = project(tmp_path / "plays", model, home), "10.0.0.1:6379"
+    path = line.folder / "thriftune.yaml"
+    cluster = f"compute: {{cluster: {{address: '{address}', price_per_hour: 7.2}}, "
+    text = path.read_text().replace("compute: {", cluster).replace(", learning_rate: 0.003", "")
+    path.write_text(text + "search: {space: {learning_rate: [0.0000001, 0.003]}}\n")
+    store = open_store(queue_url(None))
+    with joined(store, SystemClock(), "films", tmp_path / "films", 5, "another machine", address) as holder:
+        assert holder.take()
+        waiting = line.start("run")
+        line.wait_for("queue.waiting")
+        (told,) = line.events("queue.waiting")
+        assert (told["cluster"], told["before"]) == (address, ["films (at work)"])
+        waiting.send_signal(signal.SIGINT)
+        out, _ = waiting.communicate(timeout=PATIENT_SECONDS)
+        assert waiting.returncode == EXIT_INTERRUPTED
+        assert f"waiting for the machine and the cluster {address}: place 1 of 1" in out
+    store.close()

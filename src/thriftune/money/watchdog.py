@@ -110,15 +110,16 @@ def stop(store: Store, clock: Clock, ended: Event, command: str) -> bool:
 
 def _charge_idle(store: Store, clock: Clock, ended: Event, transaction: Transaction) -> None:
     """Charge a machine that nobody held up to now, unless somebody has taken and so paid for it since."""
-    row = transaction.execute(_lease(ended).with_for_update()).one()
-    nanoseconds = to_nanoseconds(clock.now()) - row.metered_until_ns
-    cost, remainder = cost_nano(max(0, nanoseconds), row.price_nano_per_hour, row.remainder)
+    row = transaction.execute(_lease(ended.data["machine"]).with_for_update()).one()
+    until_ns = max(row.metered_until_ns, to_nanoseconds(clock.now()))
+    nanoseconds = until_ns - row.metered_until_ns
+    cost, remainder = cost_nano(nanoseconds, row.price_nano_per_hour, row.remainder)
     if not _is_as_ended(row, ended) or cost == 0:
         return
     ledger = Ledger(store, clock, ended.project, EventLog(store, clock, ended.project, ended.attempt))
     phase, seconds = ledger.last_phase(transaction), nanoseconds / NANOSECONDS
     ledger.charge(phase, "machine", cost, "idle until it was stopped", seconds, True, inside=transaction)
-    paid = {"metered_until_ns": row.metered_until_ns + nanoseconds, "remainder": remainder}
+    paid = {"metered_until_ns": until_ns, "remainder": remainder}
     transaction.execute(update(leases).where(leases.c.machine == row.machine).values(paid))
 
 
@@ -126,7 +127,7 @@ def _looked_at(store: Store, clock: Clock, machine: str, fence: int, patience: f
     """Look at one lease; it is ended if its owner is dead by then and nobody has taken it meanwhile."""
     silent = _silent(store, clock, machine, fence, patience)
     with store.begin() as transaction:
-        row = transaction.execute(select(leases).where(leases.c.machine == machine).with_for_update()).one()
+        row = transaction.execute(_lease(machine).with_for_update()).one()
         life = owner_of(row).life()
         dead = life is Life.DEAD or (life is Life.UNSEEN and silent == row.heartbeat_ns)
         if not row.held or row.fence != fence:
@@ -163,7 +164,7 @@ def _silent(store: Store, clock: Clock, machine: str, fence: int, patience: floa
     waited = 0.0
     while True:
         with store.read() as connection:
-            row = connection.execute(select(leases).where(leases.c.machine == machine)).one()
+            row = connection.execute(_lease(machine)).one()
         if not row.held or row.fence != fence or owner_of(row).life() is not Life.UNSEEN:
             return None
         if before is not None and row.heartbeat_ns != before:
@@ -178,12 +179,12 @@ def _silent(store: Store, clock: Clock, machine: str, fence: int, patience: floa
 def _is_free(store: Store, ended: Event) -> bool:
     """Whether nobody has taken the machine since its lease was ended."""
     with store.read() as connection:
-        row = connection.execute(_lease(ended)).one_or_none()
+        row = connection.execute(_lease(ended.data["machine"])).one_or_none()
     return row is not None and _is_as_ended(row, ended)
 
 
-def _lease(ended: Event) -> Select[Any]:
-    return select(leases).where(leases.c.machine == ended.data["machine"])
+def _lease(machine: str) -> Select[Any]:
+    return select(leases).where(leases.c.machine == machine)
 
 
 def _is_as_ended(row: Row[Any], ended: Event) -> bool:
