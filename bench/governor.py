@@ -90,7 +90,7 @@ def _examined() -> int:
 def calibrate(rows: int) -> None:
     """One ample run before the first cell: a user's machine has done this before."""
     if not (STATE / "record.json").exists():
-        say("governor: a first, ample run, so that the machine's record is there")
+        say("a first, ample run, so that the machine's record is there")
         observe("time", 120.0, rows)
 
 
