@@ -3,8 +3,8 @@
 Money binds in half of them. A project has landed when, by an outside account, it ended inside both limits, with a
 model within a point of the best known for that data and size on rows that it never had, with the right verdict, and
 with a 90 % forecast of its time that held. The best known comes from longer runs of this very benchmark, several
-recipes and seeds with all the time they want. They also say what the right verdict is: whether fine-tuning beats
-TF-IDF on the held-out rows beyond chance. A fifth of the projects have shuffled labels, from which nothing can be
+recipes and seeds with all the time they want. They also say what the right verdict is: whether fine-tuning beats what
+can be had without it (TF-IDF and the model as it came) on the held-out rows beyond chance. A fifth of the projects have shuffled labels, from which nothing can be
 learnt. Every miss is explained by what the run's own report says.
 """
 
@@ -110,9 +110,8 @@ def run(settings: Settings) -> Figures:
         figures = project(mine, held_out, AMPLE, settings["seed"], settings["recipe"], APART)
         if figures["exit"]:
             raise RuntimeError(f"a longer run failed: {figures['message']}")
-        cheap = classify(mine, [row["text"] for row in held_out])
         say(f"landed: {settings['recipe'] or 'the defaults'}: {figures['quality']:.4f}")
-        return figures | {"cheap_right": right(cheap, held_out)}
+        return figures
     governor.calibrate(max(SIZES))
     seconds = {settings["bound_by"]: settings["limit_s"]}
     other = settings["other_s"]
@@ -142,6 +141,11 @@ def project(
         report = watch([*governor.COMMAND, "report", "--json"], folder, environment)
         told = json.loads(report.out) if report.exit == 0 else {}
         answers = answers_apart(folder, held_out) if seen.exit == 0 else []
+        without = {}
+        if limits == AMPLE and answers:
+            tfidf = classify(mine, [row["text"] for row in held_out])
+            given = {"tfidf": tfidf, "untuned": answers_apart(folder, held_out, "untuned")}
+            without = {name: right(those, held_out) for name, those in given.items()}
     return {
         **limits,
         "exit": seen.exit,
@@ -150,18 +154,19 @@ def project(
         "others_cores": seen.others_cores,
         "quality": f1_macro(answers, held_out) if answers else None,
         "right": right(answers, held_out) if answers else "",
+        "without": without,
         "report": short(told),
         "message": seen.said[-400:] if seen.exit else "",
     }
 
 
-def answers_apart(folder: Path, held_out: Sequence[dict[str, str]]) -> list[str]:
-    """What the model that a run ended with answers to rows that it did not have."""
-    ended = [sys.executable, str(BENCH / "systems" / "ours.py"), "predict", str(folder)]
+def answers_apart(folder: Path, held_out: Sequence[dict[str, str]], what: str = "predict") -> list[str]:
+    """What the model that a run ended with answers to rows that it did not have; `untuned`: that which it began with."""
+    ended = [sys.executable, str(BENCH / "systems" / "ours.py"), what, str(folder)]
     (folder / "texts.jsonl").write_text("".join(json.dumps({"text": row["text"]}) + "\n" for row in held_out))
     seen = watch(ended, folder)
     if seen.exit:
-        raise RuntimeError(f"the tuned model does not answer: {seen.said}")
+        raise RuntimeError(f"the model does not answer: {seen.said}")
     return [json.loads(line)["answer"] for line in (folder / "answers.jsonl").read_text().splitlines()]
 
 
@@ -258,19 +263,28 @@ def best_known(longer: list[tuple[Settings, Figures]]) -> dict[str, Any]:
 
 
 def helped_by(runs: Sequence[Figures], targets: Sequence[str]) -> Figures:
-    """Whether fine-tuning beats TF-IDF on the held-out rows beyond chance: `yes`, `no` or `unclear`; and by how much.
+    """Whether fine-tuning beats what can be had without it on the held-out rows beyond chance: `yes`, `no` or
+    `unclear`; and by how many points.
 
     Nothing is learnt from shuffled labels whatever chance says: where both guess, it is `no`.
     """
     tuned = [fmean(int(run["right"][n]) for run in runs) for n in range(len(targets))]
-    cheap = [int(one) for one in runs[0]["cheap_right"]]
-    differences = [one - other for one, other in zip(tuned, cheap, strict=True)]
-    points, error = 100 * fmean(differences), 100 * stdev(differences) / math.sqrt(len(differences))
-    low, high = points - CERTAIN * error, points + CERTAIN * error
+    points = {name: _points_over(tuned, answers) for name, answers in runs[0]["without"].items()}
     most = max(targets.count(label) for label in set(targets)) / len(targets)
     guesses = fmean(tuned) <= most + CERTAIN * math.sqrt(most * (1 - most) / len(targets))
-    helped = "no" if guesses or high < 0 else "yes" if low > 0 else "unclear"
-    return {"helped": helped, "points_over_tfidf": [low, points, high]}
+    helped = "unclear"
+    if guesses or any(high < 0 for _, _, high in points.values()):
+        helped = "no"
+    elif all(low > 0 for low, _, _ in points.values()):
+        helped = "yes"
+    return {"helped": helped, "points_over": points}
+
+
+def _points_over(tuned: Sequence[float], other: str) -> tuple[float, float, float]:
+    """By how many points the tuned models are right more often, between the bounds of its interval."""
+    differences = [one - int(theirs) for one, theirs in zip(tuned, other, strict=True)]
+    points, error = 100 * fmean(differences), 100 * stdev(differences) / math.sqrt(len(differences))
+    return points - CERTAIN * error, points, points + CERTAIN * error
 
 
 def summarise(found: list[tuple[Settings, Figures]]) -> dict[str, Any]:

@@ -106,8 +106,7 @@ def pages() -> Iterator[tuple[Path, str]]:
 
 def command_line() -> Any:
     """The program's root command, with its sub-commands."""
-    from thriftune.cli import commands  # noqa: F401  registers the commands
-    from thriftune.cli.main import app
+    from thriftune.cli.commands import app
 
     return typer.main.get_command(app)
 

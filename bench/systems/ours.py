@@ -1,6 +1,7 @@
 """The held-out rows asked of the model that `thriftune run` ended with, as its service would answer them.
 
-`ours.py predict FOLDER` answers texts.jsonl or prompts.jsonl in answers.jsonl.
+`ours.py predict FOLDER` answers texts.jsonl or prompts.jsonl in answers.jsonl, `ours.py untuned FOLDER` by the model as
+it came.
 """
 
 import json
@@ -10,7 +11,7 @@ from pathlib import Path
 from given import read
 
 
-def predict(folder: Path) -> None:
+def predict(folder: Path, untuned: bool) -> None:
     """Write the answers."""
     from thriftune.cli.serve import open_latest
     from thriftune.project import Project
@@ -21,9 +22,10 @@ def predict(folder: Path) -> None:
     else:
         prompts = [release.clean(row["prompt"]) for row in read(folder / "prompts.jsonl")]
         asked = [[{"role": "user", "content": prompt}] for prompt in prompts]
-    answers = [answer.output for answer in release.predictor.predict(asked)]
+    predictor = release.predictor.task.untuned() if untuned else release.predictor
+    answers = [answer.output for answer in predictor.predict(asked)]
     (folder / "answers.jsonl").write_text("".join(json.dumps({"answer": answer}) + "\n" for answer in answers))
 
 
 if __name__ == "__main__":
-    predict(Path(sys.argv[2]))
+    predict(Path(sys.argv[2]), untuned=sys.argv[1] == "untuned")

@@ -16,8 +16,8 @@ from thriftune.select import select
 from thriftune.tasks.kinds import kind_of
 
 if TYPE_CHECKING:
-    from thriftune.forecasting import Size
     from thriftune.session import Session
+    from thriftune.sizes import Size
 
 ASKED = "test rows asked"
 PRIOR_BASELINE_ROW = 1e-3  # seconds of a cheap baseline's answer where this machine class has never done it

@@ -20,17 +20,17 @@ from thriftune.managed.job import at_work
 from thriftune.memory import resident_bytes, usable_bytes
 from thriftune.money.tokens import CATEGORY
 from thriftune.plan.outlook import Outlook
-from thriftune.plan.plan import PHASES, WHOLE, Limits, Plan
-from thriftune.plan.workload import FLOPS_PART, Workload
+from thriftune.plan.plan import PHASES, WHOLE, Limits, Plan, Workload
+from thriftune.plan.workload import FLOPS_PART
 from thriftune.prepare import prepare
 from thriftune.search.options import ALLOWANCE, Nodes, allowance
 from thriftune.session import EXIT_SECONDS, Session
+from thriftune.sizes import PRIOR_CLASSES, Size
 from thriftune.tasks.kinds import KINDS, kind_of
 
 if TYPE_CHECKING:
     import torch
 
-    from thriftune.prepare.types import Splits
     from thriftune.train.costs import Costs
     from thriftune.train.machine import Machine
     from thriftune.train.ranks import Ranks
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 BYTES_PER_ROW = 150.0  # prior of a row's size, before the rows are counted
 TEST_SHARE = 0.1  # prior of the share of rows that is tested on, before they are split
-PRIOR_CLASSES = 2
 # Priors, in seconds a unit, for what this machine class has never done; a run's own figures take over at once.
 ROW_EPOCH_PART = "row-pass"  # the record's part: seconds of training for a row and a pass over it
 OPEN_RELATIVE = "open-relative"  # and of opening the tuned model, a second that loading it untuned takes
@@ -67,23 +66,6 @@ ANSWER_MEMORY_SPREAD = 0.25  # and for evaluation's, from a few answers
 
 
 @dataclass(frozen=True)
-class Size:
-    """How much there is to do: the data's dimensions.
-
-    Args:
-        rows: in all splits.
-        train: rows to learn from.
-        test: rows of the test split.
-        classes: how many labels there are; not read for chat.
-    """
-
-    rows: float
-    train: float
-    test: float
-    classes: int
-
-
-@dataclass(frozen=True)
 class Answering:
     """How the model answers, from a few validation rows.
 
@@ -106,15 +88,6 @@ class Bench:
     costs: Costs
     answering: Answering
     ranks: Ranks
-
-
-def size_of(splits: Splits) -> Size:
-    """The dimensions of prepared data."""
-    rows = splits.report["rows"]
-    classes = PRIOR_CLASSES
-    if kind_of(splits.task).classes:
-        classes = sum(counts["train"] > 0 for counts in splits.report["labels"].values())
-    return Size(sum(rows.values()), rows["train"], rows["test"], classes)
 
 
 def expect_all(session: Session) -> None:

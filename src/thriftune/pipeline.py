@@ -47,7 +47,6 @@ from thriftune.forecasting import (
     note_grown,
     note_opened,
     note_residuals,
-    size_of,
     tell_actuals,
     tell_plan,
 )
@@ -61,6 +60,7 @@ from thriftune.plan.whatif import Answer, Question
 from thriftune.prepare import prepare
 from thriftune.project.project import Project
 from thriftune.session import Listener, Session, Span, open_session, recipe_text
+from thriftune.sizes import size_of
 from thriftune.tasks.heads import can_have_heads
 from thriftune.tasks.kinds import kind_of
 

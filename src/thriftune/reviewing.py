@@ -22,7 +22,6 @@ from thriftune.forecasting import (
     PRIOR_LOAD,
     ROW_EPOCH_PART,
     Bench,
-    Size,
     search_seconds,
 )
 from thriftune.money.prices import LOCAL, PriceTable
@@ -47,6 +46,7 @@ from thriftune.plan.review import (
 from thriftune.plan.workload import SETUP_SECONDS, SETUP_SPREAD, Elsewhere
 from thriftune.search.options import ALLOWANCE
 from thriftune.session import Session
+from thriftune.sizes import Size
 from thriftune.tasks.kinds import KINDS
 
 if TYPE_CHECKING:

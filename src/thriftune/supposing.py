@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from thriftune.asked import answers_seconds, baselines_seconds, most_asked, verdict_seconds, wanted_rows
 from thriftune.budget.forecast import Forecast
 from thriftune.collect import collect
-from thriftune.forecasting import ANSWER_SPREAD, CONFORMED, PRIOR_ENCODE_ROW, Size, affordable_steps, size_of
+from thriftune.forecasting import ANSWER_SPREAD, CONFORMED, PRIOR_ENCODE_ROW, affordable_steps
 from thriftune.plan.outlook import Outlook
 from thriftune.plan.plan import Limits, Part, Plan
 from thriftune.plan.whatif import Answer, Question, asked_limits, most_rows, reached
 from thriftune.session import Session
+from thriftune.sizes import Size, size_of
 from thriftune.tasks.kinds import kind_of
 
 if TYPE_CHECKING:

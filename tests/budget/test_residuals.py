@@ -1,5 +1,6 @@
 """Forecasts earn their intervals: from enough runs on, they are moved and shaped by how far off earlier ones were."""
 
+import math
 import random
 
 import pytest
@@ -24,12 +25,47 @@ def ended(record: Record, foretold: float, came: float) -> None:
     run.came("whole", came)
 
 
-def test_a_forecast_stays_as_it_is_while_few_have_been_scored(record):
+def test_a_forecast_moves_towards_what_came_with_every_run_and_is_shaped_by_the_runs_alone_from_enough_on(record):
+    assert Residuals(record).conformed("whole", GUESS) == GUESS
+    medians, widths = [GUESS.p50], [GUESS.p95 / GUESS.p5]
     for _ in range(MIN_FIGURES - 1):
         ended(record, 10.0, 12.0)
-    assert Residuals(record).conformed("whole", GUESS) == GUESS
+        forecast = Residuals(record).conformed("whole", GUESS)
+        medians.append(forecast.p50)
+        widths.append(forecast.p95 / forecast.p5)
+    assert medians == sorted(medians)
+    assert medians[1] == pytest.approx(100 * 1.2 ** (1 / 4))
+    assert 115.0 < medians[-1] < 120.0
+    assert widths[2:] == sorted(widths[2:], reverse=True)
     ended(record, 10.0, 12.0)
     assert Residuals(record).conformed("whole", GUESS).quantiles() == pytest.approx([120.0] * 5)
+
+
+def test_what_is_exact_or_nothing_is_not_moved_by_a_few_runs(record):
+    ended(record, 10.0, 12.0)
+    for known in (Forecast.exact(7.0), Forecast.exact(0.0)):
+        assert Residuals(record).conformed("whole", known) == known
+
+
+@pytest.mark.parametrize("runs", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize(("bias", "noise"), [(1.0, 0.08), (1.12, 0.04), (0.85, 0.08)])
+def test_the_intervals_of_the_first_runs_hold_what_comes(tmp_path, runs, bias, noise):
+    """2,000 machines, each with a bias of its own around the named one; the forecast's own spread is 20 %, seed 5."""
+    drawn = random.Random(5)
+    own = Forecast.lognormal(100.0, 0.2, "probe")
+    held, error, error_without = 0, 0.0, 0.0
+    for _ in range(2000):
+        machine = bias * drawn.lognormvariate(0, 0.03)
+        record = Record(tmp_path / "none.json", "a machine")
+        for _ in range(runs):
+            record.add("residual/whole", machine * drawn.lognormvariate(0, noise))
+        forecast = Residuals(record).conformed("whole", own)
+        came = 100 * machine * drawn.lognormvariate(0, noise)
+        held += forecast.p5 <= came <= forecast.p95
+        error += abs(math.log(forecast.p50 / came))
+        error_without += abs(math.log(own.p50 / came))
+    assert held >= 0.88 * 2000
+    assert error <= (1.1 if bias == 1.0 else 0.95) * error_without
 
 
 def test_what_is_systematically_missed_is_made_good_and_another_quantity_is_not_touched(record):

@@ -13,16 +13,16 @@ from line_for_tests import write_films
 from thriftune.budget.forecast import Forecast
 from thriftune.clock import ManualClock
 from thriftune.errors import Interrupted
-from thriftune.forecasting import ROW_EPOCH_PART, Size, expect_all
+from thriftune.forecasting import ROW_EPOCH_PART, expect_all
 from thriftune.money.prices import Price, PriceTable
 from thriftune.money.tables import interruptions
-from thriftune.plan.plan import Part, Plan
+from thriftune.plan.plan import Part, Plan, Workload
 from thriftune.plan.review import FEWER_TRIALS
-from thriftune.plan.workload import Workload
 from thriftune.project import Project
 from thriftune.reviewing import REVIEW_SECONDS, Reviewer, room_for_search, watch
 from thriftune.search.options import ALLOWANCE
 from thriftune.session import Session, open_session
+from thriftune.sizes import Size
 
 PROJECT = """name: films
 objective: {{task: classify}}

@@ -180,6 +180,7 @@ def test_a_search_waits_for_the_cluster_that_a_project_on_another_machine_has(tm
         line.wait_for("queue.waiting")
         (told,) = line.events("queue.waiting")
         assert (told["cluster"], told["before"]) == (address, ["films (at work)"])
+        assert f"1 of 1 for the machine and the cluster {address}" in line.do("status").stdout
         waiting.send_signal(signal.SIGINT)
         out, _ = waiting.communicate(timeout=PATIENT_SECONDS)
         assert waiting.returncode == EXIT_INTERRUPTED

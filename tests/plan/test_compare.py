@@ -13,8 +13,8 @@ from thriftune.money.prices import Price, PriceTable, local_price
 from thriftune.money.tables import Accelerator, Interruption, accelerators, interruptions
 from thriftune.money.tokens import TokenPrice, token_prices
 from thriftune.plan.compare import DRAWS, Comparison, Market, compare, interrupted
-from thriftune.plan.plan import Limits, Part, Plan
-from thriftune.plan.workload import Elsewhere, Workload, elsewhere, training_seconds
+from thriftune.plan.plan import Limits, Part, Plan, Workload
+from thriftune.plan.workload import Elsewhere, elsewhere, training_seconds
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC).timestamp()
 GIB = 2**30

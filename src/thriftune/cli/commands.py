@@ -22,8 +22,14 @@ from thriftune.cli import (
     timeline,
     watchdog,
 )
-from thriftune.cli.main import app
 
+app = typer.Typer(
+    name="thriftune",
+    help="Fine-tune language models to a budget and a deadline.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
 app.command("init")(init.init)
 app.command("inspect")(inspect.inspect)
 app.command("plan")(run.plan)

@@ -16,15 +16,8 @@ from typing import NoReturn
 
 import typer
 
+from thriftune.cli.commands import app
 from thriftune.errors import EXIT_DEFECT, EXIT_INTERRUPTED, ThriftuneError
-
-app = typer.Typer(
-    name="thriftune",
-    help="Fine-tune language models to a budget and a deadline.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
 
 
 def main() -> NoReturn:
@@ -33,8 +26,6 @@ def main() -> NoReturn:
     The process ends with `os._exit`, output flushed: tearing down a large interpreter costs metered seconds and
     nothing in it is still needed.
     """
-    import thriftune.cli.commands  # noqa: F401  registers the commands
-
     try:
         returned = app(standalone_mode=False)  # click hands back the status of typer.Exit
         status = returned if isinstance(returned, int) else 0

@@ -18,9 +18,9 @@ from thriftune.money.amounts import shown_money
 from thriftune.money.prices import ANY_REGION, Price, age_said
 from thriftune.money.tables import HOURS_A_MONTH, Accelerator, Interruption
 from thriftune.money.tokens import TokenPrice
-from thriftune.plan.plan import Plan
+from thriftune.plan.plan import Plan, Workload
 from thriftune.plan.sampling import draws, observed
-from thriftune.plan.workload import Elsewhere, Workload, elsewhere
+from thriftune.plan.workload import Elsewhere, elsewhere
 
 DRAWS = 20_000
 MOST_SHOWN = 16  # ways, beside those that must be; JSON has them all

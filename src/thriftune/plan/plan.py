@@ -10,14 +10,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
 from thriftune.budget.forecast import Forecast, largest, total
 from thriftune.errors import CannotLand
 from thriftune.money.amounts import shown_money
-
-if TYPE_CHECKING:
-    from thriftune.plan.workload import Workload
 
 NAMED_MARGIN = 1.1
 QUIET = 0.25  # of what the record says: a machine that others use too may be four times as slow
@@ -84,6 +80,33 @@ class Limits:
     def binding(self) -> str:
         """`budget` or `deadline`, whichever binds first."""
         return "budget" if self.money_seconds <= self.time_seconds else "deadline"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a run asks of a machine.
+
+    Args:
+        flops: floating-point operations of all updates, forward and backward.
+        updates: of all epochs.
+        layers: of the model.
+        tokens: trained on in all epochs, padding left out.
+        flops_per_second: that training reaches on this machine.
+        again: seconds that what is done here already takes where it must be done again.
+        restart: seconds from a machine that is ready to the first update after a checkpoint.
+        checkpoint_seconds: from one checkpoint to the next, the most work that an interruption loses.
+        managed: whether a provider's chat models can be tuned to the same data.
+    """
+
+    flops: float
+    updates: int
+    layers: int
+    tokens: int
+    flops_per_second: float
+    again: Forecast
+    restart: Forecast
+    checkpoint_seconds: float
+    managed: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from thriftune.budget.forecast import Forecast, total
 from thriftune.money.tables import Accelerator
-from thriftune.plan.plan import Part, Plan
+from thriftune.plan.plan import Part, Plan, Workload
 
 TRAIN, ANSWERING = "train", ("untuned", "tuned")
 FLOPS_PART = "teraflop"  # the record's part: seconds for 10^12 operations of training
@@ -32,33 +32,6 @@ SETUP_SPREAD = 1.0
 HOST_SPREAD = 1.0  # another machine's processor against this one's
 LEAST_EFFICIENCY = 0.5  # of several accelerators, each against one alone; at best 1
 HOST_FACTORS = tuple(math.exp(z * math.log1p(HOST_SPREAD)) for z in (-1.0, -0.41, 0.0, 0.41, 1.0))
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What a run asks of a machine.
-
-    Args:
-        flops: floating-point operations of all updates, forward and backward.
-        updates: of all epochs.
-        layers: of the model.
-        tokens: trained on in all epochs, padding left out.
-        flops_per_second: that training reaches on this machine.
-        again: seconds that what is done here already takes where it must be done again.
-        restart: seconds from a machine that is ready to the first update after a checkpoint.
-        checkpoint_seconds: from one checkpoint to the next, the most work that an interruption loses.
-        managed: whether a provider's chat models can be tuned to the same data.
-    """
-
-    flops: float
-    updates: int
-    layers: int
-    tokens: int
-    flops_per_second: float
-    again: Forecast
-    restart: Forecast
-    checkpoint_seconds: float
-    managed: bool = False
 
 
 @dataclass(frozen=True)

@@ -145,9 +145,9 @@ def newest_event(store: Store, project: str, kind: str | None = None, attempt: i
 
 def _message(queued: Event | None, ended: Event | None) -> str:
     if queued is not None:
-        return (
-            f"{queued.data['place']} of {queued.data['of']} for the machine; `thriftune queue` shows who is before it"
-        )
+        cluster = queued.data["cluster"]
+        what = f"the machine and the cluster {cluster}" if cluster else "the machine"
+        return f"{queued.data['place']} of {queued.data['of']} for {what}; `thriftune queue` shows who is before it"
     return "" if ended is None else str(ended.data.get("message") or "")
 
 

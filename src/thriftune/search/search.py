@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from thriftune.artifacts import Artifact
 from thriftune.context import Context
 from thriftune.search.folds import folds_of
 from thriftune.search.options import ALLOWANCE, Nodes, allowance
-from thriftune.search.study import Study
-from thriftune.search.trials import Failed, OutOfMoney
+from thriftune.search.study import Study, look_alone
+from thriftune.search.together import look_together
+from thriftune.search.trials import Failed, OutOfMoney, Trials
 from thriftune.search.types import Found, Means, Sought
 from thriftune.tasks.kinds import kind_of
 from thriftune.train.costs import Costs
@@ -61,10 +63,16 @@ def _search(sought: Sought, means: Means, context: Context, scratch: Path) -> Fo
         del loop
     full = costs.seconds_per_token * first.mean_step_tokens * first.full_steps * len(sought.rows) / len(first.train)
     means.decisions.take(ALLOWANCE, lambda: _allowance(sought, means, context.meter.price_per_hour, full))
-    found = study.go_on(machine, costs, scratch / "trials")
+    found = study.go_on(machine, costs, scratch / "trials", _looking(sought, means, context))
     if not found.values or not sought.options.nested:
         return found
     return replace(found, nested=_nested(sought, means, context, machine, costs, scratch))
+
+
+def _looking(sought: Sought, means: Means, context: Context) -> Callable[[Study, Trials], str]:
+    if sought.options.workers > 1 or sought.nodes is not None:
+        return partial(look_together, sought, means, context)
+    return look_alone
 
 
 def _nested(
@@ -84,7 +92,7 @@ def _nested(
             began = time.monotonic()
             name, folder = f"outer{outer}.", scratch / f"outer{outer}"
             study = Study(sought, means, context, sought.rows.filter(held_out != outer), name)
-            found = study.go_on(machine, costs, folder / "trials")
+            found = study.go_on(machine, costs, folder / "trials", _looking(sought, means, context))
             try:
                 score = study.judged(
                     found.values, sought.rows.filter(held_out == outer), machine, costs, folder / "judged"

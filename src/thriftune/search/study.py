@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Mapping
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from thriftune.context import Context
-from thriftune.errors import BadInput, OutOfBudget
+from thriftune.errors import BadInput
 from thriftune.search.curves import Look
 from thriftune.search.folds import repeated_folds
 from thriftune.search.options import ALLOWANCE
@@ -26,6 +25,7 @@ from thriftune.search.summary import found_of, known
 from thriftune.search.trainings import Trainings, checked
 from thriftune.search.trials import TRIAL_KINDS, Failed, OutOfMoney, Trials, paid_looks
 from thriftune.search.types import Found, Means, Sought
+from thriftune.search.worker import Brief
 from thriftune.tasks.kinds import kind_of
 from thriftune.train.costs import Costs
 from thriftune.train.machine import Machine
@@ -69,20 +69,18 @@ class Study:
             if event.kind == "search.look" and event.data["study"] == name and event.data["failed"]:
                 self.close(event.data["configuration"])
 
-    def go_on(self, machine: Machine, costs: Costs, scratch: Path) -> Found:
+    def go_on(self, machine: Machine, costs: Costs, scratch: Path, looking: Callable[[Study, Trials], str]) -> Found:
         """Look after look, until what is allowed is used up or nothing is worth its price any more.
 
         Args:
             machine: how to compute.
             costs: of the parts of training, by the probe.
             scratch: where paused trials are kept.
+            looking: how the looks are made, one by one or side by side; it tells why there is none any more.
         """
         trials = self._trials(self.name, machine, costs, scratch, self._trainings.work_of)
         trials.prepare = partial(self._trainings.give_states, self._shared_states(costs))
-        if self._sought.options.workers > 1 or self._sought.nodes is not None:
-            because = self._go_on_together(trials)
-        else:
-            because = self._go_on_alone(trials)
+        because = looking(self, trials)
         if not self.looks:
             return Found({}, [], 0.0, because)
         within = self._sought.options.cheapest_within
@@ -125,21 +123,10 @@ class Study:
         interrupted = self._means.interrupted
         return Trials(work_of, machine, costs, context.meter, events, recorded, scratch, interrupted, name)
 
-    def _go_on_alone(self, trials: Trials) -> str:
-        because = ""
-        while not because:
-            self.take_up_requests()
-            because = self._look(trials)
-        return because
-
-    def _go_on_together(self, trials: Trials) -> str:
-        from thriftune.search.crew import crew_of
-        from thriftune.search.on_nodes import STARTING_SECONDS, nodes_crew
-        from thriftune.search.together import Crew, look_together
-        from thriftune.search.worker import Brief
-
+    def brief(self, trials: Trials) -> Brief:
+        """What a worker must know to make looks of these trials in a process of its own."""
         context = self._context
-        brief = Brief(
+        return Brief(
             database=context.store.url,
             project=context.project,
             attempt=context.attempt,
@@ -150,33 +137,6 @@ class Study:
             machine=trials.machine,
             costs=trials.costs,
         )
-        workers, nodes = self._sought.options.workers, self._sought.nodes
-        with ExitStack() as kept:
-            if nodes is None:
-                crew: Crew = kept.enter_context(crew_of(brief, workers))
-            else:
-                try:
-                    with context.meter.unit("training", "search: the cluster is reached", STARTING_SECONDS):
-                        crew = kept.enter_context(nodes_crew(brief, workers, nodes, context))
-                except OutOfBudget:
-                    return OUT_OF_MONEY
-            return look_together(self, crew, trials, self._means, context)
-
-    def _look(self, trials: Trials) -> str:
-        """Pay for the next look; why there is none any more, or nothing where it was made."""
-        proposal, because = self.next_look(trials.costs, ())
-        if proposal is None:
-            return because
-        began = time.monotonic()
-        try:
-            score = trials.look(proposal, self.space.configurations[proposal.configuration].rungs)
-        except OutOfMoney:
-            return OUT_OF_MONEY
-        except Failed as failure:
-            self.record(proposal, None, time.monotonic() - began, trials, str(failure))
-        else:
-            self.record(proposal, score, time.monotonic() - began, trials)
-        return ""
 
     def next_look(self, costs: Costs, busy: Collection[int]) -> tuple[Proposal | None, str]:
         """The next look, without the configurations that are being looked at; or why there is none.
@@ -359,6 +319,32 @@ class Study:
         self._sizes.append(self._size(*one))
         self._grown()
         return len(self.space) - 1
+
+
+def look_alone(study: Study, trials: Trials) -> str:
+    """One look after the other in this process until none is left to make; why."""
+    because = ""
+    while not because:
+        study.take_up_requests()
+        because = _look(study, trials)
+    return because
+
+
+def _look(study: Study, trials: Trials) -> str:
+    """Pay for the next look; why there is none any more, or nothing where it was made."""
+    proposal, because = study.next_look(trials.costs, ())
+    if proposal is None:
+        return because
+    began = time.monotonic()
+    try:
+        score = trials.look(proposal, study.space.configurations[proposal.configuration].rungs)
+    except OutOfMoney:
+        return OUT_OF_MONEY
+    except Failed as failure:
+        study.record(proposal, None, time.monotonic() - began, trials, str(failure))
+    else:
+        study.record(proposal, score, time.monotonic() - began, trials)
+    return ""
 
 
 def _as_asked(request: Mapping[str, Any]) -> tuple[Any, str]:

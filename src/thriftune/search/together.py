@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from contextlib import ExitStack
 from typing import Protocol
 
 from thriftune.context import Context
 from thriftune.errors import Interrupted, OutOfBudget
-from thriftune.search.crew import Answer
+from thriftune.search.crew import Answer, crew_of
 from thriftune.search.study import OUT_OF_MONEY, Study
 from thriftune.search.trials import Trials
-from thriftune.search.types import Means
+from thriftune.search.types import Means, Sought
 from thriftune.search.worker import Order
 
 SLICE_SECONDS = 1.0  # the machine's time is reserved and charged in slices of this length while workers are at work
@@ -49,8 +50,29 @@ class Crew(Protocol):
         ...
 
 
-def look_together(study: Study, crew: Crew, trials: Trials, means: Means, context: Context) -> str:
-    """Looks side by side until none is left to make; why.
+def look_together(sought: Sought, means: Means, context: Context, study: Study, trials: Trials) -> str:
+    """Looks side by side, by workers of this machine or on the nodes of a cluster, until none is left to make; why.
+
+    Raises:
+        Interrupted: the user stopped it; paused trials are kept as they were after their latest look.
+    """
+    from thriftune.search.on_nodes import STARTING_SECONDS, nodes_crew
+
+    workers, nodes = sought.options.workers, sought.nodes
+    with ExitStack() as kept:
+        if nodes is None:
+            crew: Crew = kept.enter_context(crew_of(study.brief(trials), workers))
+        else:
+            try:
+                with context.meter.unit("training", "search: the cluster is reached", STARTING_SECONDS):
+                    crew = kept.enter_context(nodes_crew(study.brief(trials), workers, nodes, context))
+            except OutOfBudget:
+                return OUT_OF_MONEY
+        return _look_together(study, crew, trials, means, context)
+
+
+def _look_together(study: Study, crew: Crew, trials: Trials, means: Means, context: Context) -> str:
+    """The same with a crew that is there.
 
     A look whose worker was lost is not recorded, so that the study asks for it again; a trial that has lost
     `MOST_LOSSES` workers is closed. The seconds of a look are those of the machine since the look before was recorded,

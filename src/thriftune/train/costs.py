@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+VALIDATION_SHARE = 0.05  # of the training time, at most, goes into validating
 UPPER_FACTOR = 1.5  # a block's upper bound over the slowest recent step
 UPPER_FLOOR = 0.25  # seconds that a block may take beyond it on an idle machine
 

@@ -24,7 +24,7 @@ from thriftune.models.prefix import Prefix
 from thriftune.tasks.base import Encoded, Task
 from thriftune.tasks.batches import padded_tokens, sorted_batches
 from thriftune.train.batchplan import BatchPlan
-from thriftune.train.costs import Costs
+from thriftune.train.costs import VALIDATION_SHARE, Costs
 from thriftune.train.loop import Loop
 from thriftune.train.machine import Machine
 from thriftune.train.options import TrainOptions
@@ -34,7 +34,6 @@ from thriftune.train.recipe import Mixing, Phase, Recipe
 from thriftune.train.stopping import Stopping
 from thriftune.train.supervision import Outcome, Supervision
 from thriftune.train.unfreezing import Unfreezing, mean_cost
-from thriftune.train.validation_rows import VALIDATION_SHARE
 from thriftune.train.validation_states import ValidationStates, validations_to_pay
 
 STAGE_VERSION = 1

@@ -13,13 +13,12 @@ import numpy as np
 
 from thriftune.tasks.base import SOURCE_ROW
 from thriftune.tasks.batches import take
+from thriftune.train.costs import VALIDATION_SHARE, Costs
 
 if TYPE_CHECKING:
-    from thriftune.train.costs import Costs
     from thriftune.train.train import Work
 
 VALIDATED = "validation rows"
-VALIDATION_SHARE = 0.05  # of the training time, at most, goes into validating
 FEWEST_VALIDATED = 50
 
 
