@@ -4,8 +4,8 @@ Money binds in half of them. A project has landed when, by an outside account, i
 model within a point of the best known for that data and size on rows that it never had, with the right verdict, and
 with a 90 % forecast of its time that held. The best known comes from longer runs of this very benchmark, several
 recipes and seeds with all the time they want. They also say what the right verdict is: whether fine-tuning beats what
-can be had without it (TF-IDF and the model as it came) on the held-out rows beyond chance. A fifth of the projects have shuffled labels, from which nothing can be
-learnt. Every miss is explained by what the run's own report says.
+can be had without it (TF-IDF and the model as it came) on the held-out rows beyond chance. A fifth of the projects have
+shuffled labels, from which nothing can be learnt. Every miss is explained by what the run's own report says.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def project(
 
 
 def answers_apart(folder: Path, held_out: Sequence[dict[str, str]], what: str = "predict") -> list[str]:
-    """What the model that a run ended with answers to rows that it did not have; `untuned`: that which it began with."""
+    """What the model that a run ended with, or with `untuned` began with, answers to rows that it did not have."""
     ended = [sys.executable, str(BENCH / "systems" / "ours.py"), what, str(folder)]
     (folder / "texts.jsonl").write_text("".join(json.dumps({"text": row["text"]}) + "\n" for row in held_out))
     seen = watch(ended, folder)

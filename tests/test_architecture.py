@@ -26,9 +26,10 @@ LAYERS = (
     "report",
     "project",
     "session",
+    "sizes",
     "asked",
     "forecasting reviewing supposing",
-    "managed_line search_line queueing launching",
+    "managed_line search_line evidence_line queueing launching",
     "pipeline",
     "cli",
 )

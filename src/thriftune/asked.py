@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from thriftune.sizes import Size
 
 ASKED = "test rows asked"
+ENOUGH_TESTED = 1000  # so many test rows tell what is worth telling
 PRIOR_BASELINE_ROW = 1e-3  # seconds of a cheap baseline's answer where this machine class has never done it
 
 
@@ -86,6 +87,35 @@ def most_asked(session: Session, seconds: float, row_seconds: Forecast) -> int |
     room = file.evaluate.generate_share * seconds
     holds = min(room / (len(answering(file.objective.task)) * row_seconds.p95), file.evaluate.generate_rows)
     return session.decisions.recorded(ASKED) or max(FEWEST_ASKED, int(holds))
+
+
+def judged_in_turn(session: Session, by_part: bool) -> bool:
+    """Whether training rows may be held out in turn where the test rows cannot tell: of a model that is trained here
+    to give labels, with one head.
+
+    Args:
+        session: the run.
+        by_part: whether each part of the data has a head of its own.
+    """
+    file = session.project.file
+    here = provider_of(file.model_references[0], session.project.folder) is None
+    return file.evaluate.held_out_in_turn > 0 and here and kind_of(file.objective.task).classes and not by_part
+
+
+def in_turn_seconds(session: Session, size: Size, training: Forecast, room: float) -> Forecast:
+    """Seconds of the trainings without some rows, should the test rows not tell: nobody knows before the verdict.
+
+    Args:
+        session: the run.
+        size: the dimensions of its data.
+        training: a whole training.
+        room: seconds that nothing else needs.
+    """
+    parts = session.project.file.evaluate.held_out_in_turn
+    if not judged_in_turn(session, by_part=False) or size.test >= ENOUGH_TESTED or room < training.p50:
+        return Forecast.exact(0.0)
+    most = min(parts * training.p50, room)
+    return Forecast.of([0.0, 0.0, 0.0, most / 2, most], "prior")
 
 
 def take_asked(session: Session, rows: int) -> EvaluateOptions:

@@ -12,7 +12,7 @@ from decimal import Decimal
 from statistics import median
 from typing import TYPE_CHECKING
 
-from thriftune.asked import answering, asked_rows, expect_asked, limit_asked, wanted_rows
+from thriftune.asked import answering, asked_rows, expect_asked, in_turn_seconds, limit_asked, wanted_rows
 from thriftune.budget.forecast import Forecast, largest, total
 from thriftune.collect import collect
 from thriftune.managed.backends import provider_of
@@ -256,18 +256,20 @@ def forecast(session: Session, size: Size, bench: Bench) -> Plan:
     plan = replace(plan, conformed={what: session.residuals.foretell(what, plan.summed(what)) for what in CONFORMED})
     phases = {phase: plan.phase(phase) for phase in ("training", "evaluation")}
     session.foretold_at = {phase: _used(session, phase) for phase in phases}
-    ahead = plan.full
+    ahead, cut = plan.full, None
     if not plan.fits_whole:
-        phases["training"] = _fitted(session, plan)
+        phases["training"] = cut = _fitted(session, plan)
         ahead = total(list(phases.values()))
+    limits = plan.limits
+    more = in_turn_seconds(session, size, session.outlook.parts["train"].seconds, limits.seconds - ahead.p95)
+    phases["training"], ahead = total([phases["training"], more]), total([ahead, more])
     for phase, seconds in phases.items():
         _tell_seconds(session, phase, seconds.plus(session.foretold_at[phase]))
-    limits = plan.limits
     _tell_seconds(session, "total", ahead.plus(limits.seconds_used).capped(limits.seconds_used + limits.seconds))
     for phase in phases:
         _tell(session, phase, "memory_bytes", session.outlook.memory[phase])
     _warn_of_memory(session, session.outlook.memory["training"])
-    tell_plan(session, None if plan.fits_whole else phases["training"])
+    tell_plan(session, cut)
     return plan
 
 

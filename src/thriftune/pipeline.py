@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from thriftune import reviewing, search_line, supposing
+from thriftune import evidence_line, reviewing, search_line, supposing
 from thriftune.artifacts import Artifact, recipe_key
 from thriftune.asked import (
     asked_rows,
@@ -117,7 +117,7 @@ def run(
             task, untuned, tuned = _trained_here(session, splits, group, reviewer)
         else:
             task, untuned, tuned = _trained_elsewhere(session, splits, group)
-        _evaluate(session, splits, task, baselines + untuned, tuned)
+        _evaluate(session, splits, task, baselines + untuned, tuned, alone=group is None)
         return _report(session)
 
 
@@ -584,9 +584,15 @@ def _stopping(session: Session) -> Stopping | None:
 
 
 def _evaluate(
-    session: Session, splits: Splits, task: Answerer, baselines: list[Scores], tuned: TunedModel | Artifact
+    session: Session,
+    splits: Splits,
+    task: Answerer,
+    baselines: list[Scores],
+    tuned: TunedModel | Artifact,
+    alone: bool,
 ) -> None:
-    """The tuned model as it was saved, on the test split, against everyone; and the verdict."""
+    """The tuned model as it was saved, on the test split, against everyone; and the verdict, by more rows where those
+    cannot tell and one process trains."""
     import polars as pl
 
     from thriftune.evaluate import evaluate
@@ -621,9 +627,11 @@ def _evaluate(
     upper = session.upper("verdict")
     comparing = verdict_seconds(session, size, asked)
     with session.part("verdict", f"verdict-relative/{splits.task}", comparing, metered=False):
-        evaluate.conclude(
+        evaluation = evaluate.conclude(
             scores, baselines, file.evaluate, context, target=target, latency=latency, upper_seconds=upper
         )
+    if alone:
+        evidence_line.gathered(session, splits, evaluation, partial(_meant, session))
 
 
 def _report(session: Session) -> Path | None:

@@ -113,6 +113,22 @@ def _check_reach(project: Project) -> None:
     )
 
 
+def work_maker(session: Session, splits: Splits, meant: Mapping[str, str]) -> WorkMaker:
+    """Makes the work of a run's models, on other rows than its own too."""
+    file = session.project.file
+    target = file.objective.target
+    return WorkMaker(
+        splits.task,
+        meant,
+        session.project.folder,
+        file.seed,
+        splits.content_hash,
+        target.metric if target else None,
+        file.parts,
+        splits.by_part,
+    )
+
+
 def searched(session: Session, splits: Splits, meant: Callable[[str], str], room_of: Callable[[float], float]) -> None:
     """Find what the project file leaves open; the session goes on with a project that states it.
 
@@ -132,18 +148,8 @@ def searched(session: Session, splits: Splits, meant: Callable[[str], str], room
     from thriftune.search.types import Means, Sought
     from thriftune.train.machine import choose_machine
 
-    target = file.objective.target
     references = [file.model_references[0], *map(str, file.search.space.get("model", ()))]
-    make = WorkMaker(
-        splits.task,
-        {reference: meant(reference) for reference in references},
-        session.project.folder,
-        file.seed,
-        splits.content_hash,
-        target.metric if target else None,
-        file.parts,
-        splits.by_part,
-    )
+    make = work_maker(session, splits, {reference: meant(reference) for reference in references})
     sought = Sought(
         options=file.search,
         train=file.train,

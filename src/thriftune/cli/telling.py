@@ -101,6 +101,11 @@ def _looked(event: Event, _currency: str) -> str:
     return f"search: {tried} ({place}): {score(data['score'])}; best so far {best}, expected {score(data['expected'])}"
 
 
+def _held_out(event: Event, _currency: str) -> str:
+    data = event.data
+    return f"evidence: part {data['part']} of {data['of']}, {data['rows']} rows, is answered by a model without them"
+
+
 def _searched(event: Event, _currency: str) -> str:
     found = ", ".join(f"{name} {value}" for name, value in event.data["values"].items())
     return f"search: {found or 'nothing was tried'}; it ended because {event.data['because']}"
@@ -213,6 +218,7 @@ SAID: dict[str, Callable[[Event, str], str | None]] = {
     "training.parts": _told_parts,
     "search.look": _looked,
     "search.finished": _searched,
+    "evidence.part": _held_out,
     "budget.moved": _moved,
     "budget.added": _added,
     "alert": _alerted,

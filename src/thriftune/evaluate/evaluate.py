@@ -16,7 +16,7 @@ from thriftune.evaluate.asking import Asking, Progress, asked_rows, unit
 from thriftune.evaluate.looks import error_share, record_look
 from thriftune.evaluate.options import EvaluateOptions, Target
 from thriftune.evaluate.suites import measure, pair, primary_metric, suite_for
-from thriftune.evaluate.types import Comparison, Evaluation, Latency, Scores
+from thriftune.evaluate.types import Comparison, Evaluation, Latency, Scores, Verdict
 from thriftune.evaluate.verdict import verdict
 from thriftune.metrics.intervals import FEWEST_RESAMPLES
 from thriftune.metrics.paired import outcome
@@ -170,6 +170,7 @@ def conclude(
     target: Target | None = None,
     latency: Latency | None = None,
     upper_seconds: float | None = None,
+    note: str = "",
 ) -> Evaluation:
     """Compare a tuned model with every baseline and give the verdict, with an event for each, in one metered unit.
 
@@ -181,6 +182,7 @@ def conclude(
         target: what the project wants.
         latency: the tuned model's, where it was measured.
         upper_seconds: the longest that comparing can take; None for `comparison_seconds`.
+        note: what the verdict is to say besides its reasons.
 
     Raises:
         OutOfBudget: money or time do not hold it.
@@ -196,6 +198,8 @@ def conclude(
         comparisons = _compared(tuned, baselines, pairs, options, context)
     whole = [comparison for comparison in comparisons if not comparison.part]
     decided = verdict(whole, tuned, [scores.predictor for scores in baselines], target, options, latency)
+    if note:
+        decided = Verdict(decided.decision, (*decided.reasons, note))
     for comparison in comparisons:
         context.events.emit("evaluation.comparison", **vars(comparison))
     context.events.emit("verdict", decision=decided.decision, reasons=list(decided.reasons))

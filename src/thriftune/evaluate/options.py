@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from thriftune.options import Options
 
@@ -37,6 +37,14 @@ class EvaluateOptions(Options):
     minimum_gain: float = Field(
         default=0.0, ge=0, description="Smallest gain worth having, in the metric's own unit: any gain by default"
     )
+    held_out_in_turn: int = Field(
+        default=5,
+        ge=0,
+        le=20,
+        description="Parts that the training rows are cut into where the test rows cannot tell: as many as it needs and"
+        " budget and deadline hold are held out in turn from further trainings, and judged by too; 0 for none, else 2"
+        " at least",
+    )
     generate_rows: int = Field(
         default=100,
         ge=FEWEST_ASKED,
@@ -58,6 +66,13 @@ class EvaluateOptions(Options):
         le=100_000,
         description="Single requests timed where the target names a latency; 100 bound a p95",
     )
+
+    @field_validator("held_out_in_turn")
+    @classmethod
+    def _several(cls, parts: int) -> int:
+        if parts == 1:
+            raise ValueError("0, or 2 or more parts: what is held out must leave something to train on")
+        return parts
 
 
 class Target(Options):

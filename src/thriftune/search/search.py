@@ -18,17 +18,13 @@ from thriftune.search.folds import folds_of
 from thriftune.search.options import ALLOWANCE, Nodes, allowance
 from thriftune.search.study import Study, look_alone
 from thriftune.search.together import look_together
-from thriftune.search.trials import Failed, OutOfMoney, Trials
+from thriftune.search.trials import Failed, OutOfMoney, Trials, probed
 from thriftune.search.types import Found, Means, Sought
 from thriftune.tasks.kinds import kind_of
 from thriftune.train.costs import Costs
-from thriftune.train.loop import Loop
 from thriftune.train.machine import Machine
-from thriftune.train.probe import probe_costs
-from thriftune.train.supervision import Supervision
 
 RESULT_FILE = "search.json"
-PROBE_SECONDS = 1.0  # of steps past the first two: trials measure on
 
 
 def found_in(artifact: Artifact) -> Found:
@@ -57,10 +53,7 @@ def _search(sought: Sought, means: Means, context: Context, scratch: Path) -> Fo
     first = study.first
     machine = sought.choose_machine(first.hidden_size)
     with context.meter.unit("training", "search: real steps are probed", means.room):
-        watch = Supervision(means.decisions, context.events, None, None, scratch / "probe")
-        loop = Loop(first.task, first.task.build(), first.train, first.validation, first.recipe, machine, watch)
-        costs = probe_costs(loop, PROBE_SECONDS, context.root)
-        del loop
+        costs = probed(first, machine, means.decisions, context.events, scratch / "probe", context.root)
     full = costs.seconds_per_token * first.mean_step_tokens * first.full_steps * len(sought.rows) / len(first.train)
     means.decisions.take(ALLOWANCE, lambda: _allowance(sought, means, context.meter.price_per_hour, full))
     found = study.go_on(machine, costs, scratch / "trials", _looking(sought, means, context))

@@ -15,21 +15,26 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from thriftune.budget.decisions import Decisions
 from thriftune.errors import Interrupted, OutOfBudget
 from thriftune.events import Event, Recorder
 from thriftune.search.curves import Look
 from thriftune.search.policies import Proposal
 from thriftune.search.space import Space
+from thriftune.tasks.base import Task
 from thriftune.train.costs import Costs
 from thriftune.train.loop import Loop
 from thriftune.train.machine import Machine
 from thriftune.train.mishaps import NotANumber
+from thriftune.train.probe import probe_costs
 from thriftune.train.supervision import Supervision, UnitMeter
 from thriftune.train.train import Work
 
 PREFIX = "trial."  # of the kinds of a trial's events
 TRIAL_KINDS = (f"{PREFIX}decision", f"{PREFIX}training.validation")  # what a trial that is taken up again must know
+PROBE_SECONDS = 1.0  # of steps past the first two: trials measure on
 NO_PATIENCE = 1_000_000  # validations: a trial goes on to its end, or is left by the policy
 
 
@@ -131,6 +136,11 @@ class Trials:
             raise OutOfMoney
         return score_of(events.figures[self._target], loop.recipe.watch, loop.recipe.higher_is_better)
 
+    def trained(self, number: int, fold: int) -> tuple[Task, torch.nn.Module]:
+        """The task and the model of the trial that was looked at last: at its end, with its best weights."""
+        loop, _ = self._loop(number, fold)
+        return loop.task, loop.model
+
     def drop(self, number: int, fold: int) -> None:
         """Give a paused trial's place on the disk back; it would begin anew."""
         shutil.rmtree(self.folder / _name(number, fold), ignore_errors=True)
@@ -163,6 +173,22 @@ class Trials:
         if self.prepare is not None:
             self.prepare(loop, number, fold)
         return loop, events
+
+
+def probed(work: Work, machine: Machine, decisions: Decisions, events: Recorder, folder: Path, root: Path) -> Costs:
+    """What the parts of a training take here, by real steps.
+
+    Args:
+        work: what is trained.
+        machine: how to compute.
+        decisions: the attempt's journal.
+        events: the attempt's.
+        folder: for the probe's own files.
+        root: a folder on the disk that will hold checkpoints.
+    """
+    watch = Supervision(decisions, events, None, None, folder)
+    loop = Loop(work.task, work.task.build(), work.train, work.validation, work.recipe, machine, watch)
+    return probe_costs(loop, PROBE_SECONDS, root)
 
 
 def _bytes_in(folder: Path) -> int:

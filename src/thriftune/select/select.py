@@ -89,6 +89,8 @@ def run(
         BadInput: a baseline that does not suit the task, one label only, or no validation rows.
         OutOfBudget: money or time do not hold the next unit.
     """
+    import polars as pl
+
     names = fitted(options, splits.task)
     recipe = {"task": splits.task, "baselines": names, "options": options.model_dump(mode="json")}
     recipe |= {"parts": parts} if parts else {}
@@ -97,7 +99,8 @@ def run(
     def write(folder: Path) -> None:
         meter = _Pieces(context, upper_seconds)
         with meter.whole():
-            chosen = _fit_all(splits, names, options, folder, meter, parts)
+            train, validation = pl.read_parquet(splits.train), pl.read_parquet(splits.validation)
+            chosen = _fit_all(train, validation, splits.task, names, options, folder, meter, parts)
         if "tfidf" in chosen:
             context.events.emit("decision", at_step=0, what="tfidf C", **chosen["tfidf"])
         (folder / FILE).write_text(json.dumps({"baselines": names, "task": splits.task, "chosen": chosen}, indent=1))
@@ -167,30 +170,49 @@ def open_baseline(folder: Path) -> Predictor:
     )
 
 
+def fit(
+    train: pl.DataFrame, validation: pl.DataFrame, task: str, options: SelectOptions, folder: Path, context: Context
+) -> list[Predictor]:
+    """Fit the baselines on other rows than those of the splits, metered piece by piece.
+
+    Args:
+        train: to fit on.
+        validation: to choose by.
+        task: its name.
+        options: selection's part of the project file.
+        folder: an empty one, which holds them afterwards.
+        context: the run's surroundings.
+
+    Raises: as `run`.
+    """
+    names = fitted(options, task)
+    _fit_all(train, validation, task, names, options, folder, _Pieces(context, None), ())
+    return [open_baseline(folder / name) for name in names]
+
+
 def _fit_all(
-    splits: Splits,
+    train: pl.DataFrame,
+    validation: pl.DataFrame,
+    task: str,
     names: tuple[str, ...],
     options: SelectOptions,
     folder: Path,
     meter: _Pieces,
     parts: tuple[str, ...],
 ) -> dict[str, Any]:
-    import polars as pl
-
-    train = drawn(pl.read_parquet(splits.train), options.max_rows)
-    validation = pl.read_parquet(splits.validation) if "tfidf" in names else train.clear()
+    train = drawn(train, options.max_rows)
     chosen: dict[str, Any] = {}
     for name in names:
         place = folder / name
         place.mkdir()
         if not parts:
-            found = _fit(name, train, validation, splits.task, options, place, meter)
+            found = _fit(name, train, validation, task, options, place, meter)
         else:
             by_part = {}
             for number, part in enumerate(parts):
                 own, held_out = (rows.filter(rows["part"] == part) for rows in (train, validation))
                 (place / str(number)).mkdir()
-                by_part[part] = _fit(name, own, held_out, splits.task, options, place / str(number), meter, part)
+                by_part[part] = _fit(name, own, held_out, task, options, place / str(number), meter, part)
             (place / PARTS_FILE).write_text(json.dumps(parts, ensure_ascii=False), encoding="utf-8")
             found = _joined(by_part)
         if found:

@@ -25,7 +25,7 @@ PARTS = {
     "set-up": ("imports", "encode", "load", "probe", "untuned"),
     "search": ("search",),
     "training": ("train", "save"),
-    "evaluation": ("open", "tuned", "verdict", "report", "exit"),
+    "evaluation": ("open", "tuned", "verdict", "evidence", "report", "exit"),
 }
 PHASE_OF = {part: name for name, parts in PARTS.items() for part in parts}
 IN_MEMORY = ("imports", "encode", "load", "probe")  # parts that the next process does again

@@ -1,0 +1,316 @@
+"""The part of the line that buys evidence where the test rows cannot tell whether fine-tuning helped.
+
+It stands behind the verdict. What is left of budget and deadline pays for further trainings of the same recipe, each
+without a part of the training rows, which it then answers (see `evaluate/evidence.py`); the tuned model stays as it
+is. Every part's answers are an artifact: a run that is taken up again goes on with the next.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from thriftune.artifacts import Artifact, recipe_key
+from thriftune.asked import judged_in_turn
+from thriftune.budget.forecast import Forecast
+from thriftune.errors import OutOfBudget
+from thriftune.evaluate.evidence import parts_wanted, pooled, rows_needed
+from thriftune.evaluate.types import Evaluation
+from thriftune.search_line import work_maker
+from thriftune.session import Session
+from thriftune.tasks.kinds import kind_of
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from thriftune.prepare.types import Splits
+    from thriftune.search.trials import Trials
+    from thriftune.tasks.base import Predictor
+    from thriftune.train.costs import Costs
+    from thriftune.train.machine import Machine
+    from thriftune.train.train import Work
+
+STAGE, STAGE_VERSION = "evidence", 1
+STUDY = "evidence."  # the name of its trainings among the attempt's events
+DECISION = "parts held out in turn"
+BESIDE = 1.5  # how much longer than expected what surrounds a training may take
+
+
+def gathered(session: Session, splits: Splits, evaluation: Evaluation, meant: Callable[[str], str]) -> Evaluation:
+    """The evaluation by more rows, where those that there are cannot tell and more of them would; else as it is.
+
+    Args:
+        session: the run, its verdict given.
+        splits: the prepared rows.
+        evaluation: by the test split.
+        meant: the model that a reference means in this attempt.
+    """
+    needed = rows_needed(evaluation)
+    if needed is None or not judged_in_turn(session, splits.by_part):
+        return evaluation
+    session.outlook.expect(STAGE, "training", Forecast.exact(0.0))
+    with session.part(STAGE, metered=False) as span:
+        parts = _Parts.of(session, splits, evaluation, meant)
+        count = session.decisions.take(DECISION, partial(parts.wanted, needed))
+        found: list[Artifact] = []
+        try:
+            for part in range(count):
+                found.append(parts.answered(part))
+                rows = int(parts.sizes[part])
+                session.context.events.emit("evidence.part", part=part + 1, of=count, rows=rows)
+        except (OutOfBudget, _OutOfRoom) as refusal:
+            what = f"{len(found)} of {count} parts were held out in turn: {refusal}"
+            session.context.events.emit("warning", where="evidence", what=what)
+        span.reused = all(artifact.reused for artifact in found)
+        if not found:
+            return evaluation
+        session.did_all = session.did_all and span.reused
+        return _judged(session, evaluation, found)
+
+
+def _judged(session: Session, evaluation: Evaluation, found: Sequence[Artifact]) -> Evaluation:
+    """The verdict by the rows of the test split and those that were held out in turn, together."""
+    import polars as pl
+
+    from thriftune.evaluate import evaluate
+    from thriftune.evaluate.looks import record_look
+
+    file, context, tuned = session.project.file, session.context, evaluation.tuned
+    names = [tuned.predictor, *(scores.predictor for scores in evaluation.baselines)]
+    more = [{name: pl.read_parquet(artifact.folder / f"{name}.parquet") for name in names} for artifact in found]
+    ids = [row for answers in (tuned.predictions, *(one[tuned.predictor] for one in more)) for row in answers["id"]]
+    look = record_look(context.events, tuned.predictor, tuned.candidate, ids)
+    all_of = [pooled(scores, more, look if scores is tuned else 0) for scores in (tuned, *evaluation.baselines)]
+    note = (
+        f"{len(ids) - tuned.rows} of these {len(ids)} rows are training rows, held out in turn from {len(found)} more "
+        f"trainings of the same recipe, since the {tuned.rows} rows of the test split could not tell."
+    )
+    return evaluate.conclude(
+        all_of[0],
+        all_of[1:],
+        file.evaluate,
+        context,
+        target=file.objective.target,
+        latency=evaluation.latency,
+        note=note,
+    )
+
+
+class _OutOfRoom(Exception):
+    """What is left does not hold the next part beside what must still follow; the message says so."""
+
+
+@dataclass
+class _Parts:
+    """The training rows, cut into parts that are held out in turn.
+
+    Args:
+        session: the run.
+        splits: the prepared rows.
+        evaluation: by the test split.
+        make: makes the work on rows to train on and rows to validate on.
+        train: all training rows.
+        validation: the validation split, by which every training chooses its best weights.
+        held_out: (rows,) the part that each training row is in.
+        sizes: rows of each part.
+    """
+
+    session: Session
+    splits: Splits
+    evaluation: Evaluation
+    make: Callable[[pl.DataFrame, pl.DataFrame], Work]
+    train: pl.DataFrame
+    validation: pl.DataFrame
+    held_out: Any
+    sizes: Sequence[int]
+    _bench: tuple[Machine, Costs] | None = None
+
+    def __post_init__(self) -> None:
+        self._work = lru_cache(maxsize=1)(self._make_work)
+
+    @staticmethod
+    def of(session: Session, splits: Splits, evaluation: Evaluation, meant: Callable[[str], str]) -> _Parts:
+        """The parts of a run's training rows."""
+        import numpy as np
+        import polars as pl
+
+        from thriftune.search.folds import folds_of
+
+        file = session.project.file
+        reference = file.model_references[0]
+        maker = work_maker(session, splits, {reference: meant(reference)})
+        train, validation = pl.read_parquet(splits.train), pl.read_parquet(splits.validation)
+        by_class = kind_of(splits.task).classes
+        held_out = folds_of(train, file.evaluate.held_out_in_turn, by_class, file.seed)
+        sizes = np.bincount(held_out, minlength=file.evaluate.held_out_in_turn).tolist()
+        make = partial(maker, reference, file.train)
+        return _Parts(session, splits, evaluation, make, train, validation, held_out, sizes)
+
+    def wanted(self, needed: float) -> tuple[int, str]:
+        """How many parts are held out in turn, and why: what it needs, if budget and deadline hold it."""
+        have = self.evaluation.tuned.rows
+        count, all_rows = parts_wanted(needed, have, self.sizes), have + sum(self.sizes)
+        told = "more rows than there are" if math.isinf(needed) else f"about {math.ceil(needed):,} rows"
+        because = f"{have} test rows cannot tell, {told} would if the differences stayed"
+        if not count:
+            return 0, f"{because}; with all training rows there are {all_rows:,}"
+        missing = [part for part in range(count) if self._there(part) is None]
+        if missing:
+            seconds, room = self._part_seconds(), self._room()
+            holds = count - len(missing) + int(room / seconds)
+            if holds < count:
+                fewer = have + sum(self.sizes[: max(0, holds)])
+                because += f"; what is left holds {max(0, holds)} of {count} trainings of {seconds:.0f} s"
+                if fewer < needed:
+                    return 0, f"{because}, which is too few"
+                count = holds
+        rows = have + sum(self.sizes[:count])
+        return count, f"{because}; {count} of {len(self.sizes)} parts of the training rows make {rows:,} rows"
+
+    def answered(self, part: int) -> Artifact:
+        """The answers to a part's rows of a model and baselines that have not seen them.
+
+        Raises:
+            OutOfBudget, _OutOfRoom: what is left does not hold it.
+        """
+        about = {"part": part, "of": len(self.sizes)}
+        return self.session.context.artifacts.build(STAGE, self._key(part), about, partial(self._write, part))
+
+    def _write(self, part: int, folder: Path) -> None:
+        import polars as pl
+
+        from thriftune.search.policies import Proposal
+        from thriftune.search.trials import Failed, OutOfMoney
+
+        if self._part_seconds() > self._room():
+            raise _OutOfRoom("what is left does not hold the next")
+        held = pl.Series(self.held_out == part)
+        rest, rows = self.train.filter(~held), self.train.filter(held)
+        trials = self._trials()
+        looks = self._looks(self._work(part))
+        try:
+            trials.look(Proposal(0, part, looks, math.inf, 0.0), looks)
+        except (OutOfMoney, Failed) as refusal:
+            raise _OutOfRoom(str(refusal) or "what is left did not hold the next") from refusal
+        task, model = trials.trained(0, part)
+        predictors = [task.predictor(model, self.evaluation.tuned.predictor), *self._baselines(rest, folder)]
+        if "untuned" in {scores.predictor for scores in self.evaluation.baselines}:
+            predictors.append(task.untuned())
+        for predictor in predictors:
+            self._ask(predictor, rows).write_parquet(folder / f"{predictor.name}.parquet")
+        trials.drop(0, part)
+
+    def _baselines(self, train: pl.DataFrame, folder: Path) -> list[Predictor]:
+        from thriftune.select import select
+
+        place = folder / "baselines"
+        place.mkdir()
+        options, context = self.session.project.file.select, self.session.context
+        predictors = select.fit(train, self.validation, self.splits.task, options, place, context)
+        shutil.rmtree(place)
+        return predictors
+
+    def _ask(self, predictor: Predictor, rows: pl.DataFrame) -> pl.DataFrame:
+        from thriftune.evaluate.asking import Asking
+
+        file, context = self.session.project.file, self.session.context
+        return Asking(predictor, self.splits.task, file.evaluate, context, metered=True, progress=None).ask(rows)
+
+    def _there(self, part: int) -> Artifact | None:
+        return self.session.context.artifacts.find(STAGE, self._key(part))
+
+    def _key(self, part: int) -> str:
+        file = self.session.project.file
+        recipe = {
+            "train": file.train.model_dump(mode="json"),
+            "select": file.select.model_dump(mode="json"),
+            "part": part,
+            "of": len(self.sizes),
+            "seed": file.seed,
+            "tuned": self.evaluation.tuned.candidate,
+        }
+        return recipe_key(STAGE, STAGE_VERSION, {"splits": self.splits.content_hash}, recipe, {})
+
+    # the trainings
+
+    def _make_work(self, part: int) -> Work:
+        import polars as pl
+
+        return self.make(self.train.filter(pl.Series(self.held_out != part)), self.validation)
+
+    def _work_of(self, _number: int, part: int) -> Work:
+        return self._work(part)
+
+    def _trials(self) -> Trials:
+        from thriftune.search.trials import TRIAL_KINDS, Trials
+
+        context = self.session.context
+        machine, costs = self._probed()
+        return Trials(
+            work_of=self._work_of,
+            machine=machine,
+            costs=costs,
+            meter=context.meter,
+            events=context.events,
+            recorded=partial(context.events.read, attempt=context.attempt, kinds=TRIAL_KINDS),
+            folder=context.root / STAGE / str(context.attempt),
+            interrupted=self.session.interrupted,
+            study=STUDY,
+        )
+
+    def _probed(self) -> tuple[Machine, Costs]:
+        """How to compute, and what training takes: probed where this is first asked."""
+        from thriftune.search.trials import PROBE_SECONDS, probed
+        from thriftune.train.machine import choose_machine
+
+        if self._bench is None:
+            session, context = self.session, self.session.context
+            work, scratch = self._work(0), context.root / STAGE / "probe"
+            machine = choose_machine(
+                session.decisions.take, work.hidden_size, session.project.file.train, session.record
+            )
+            most = min(self._room(), 10 * PROBE_SECONDS)
+            with context.meter.unit("training", "evidence: real steps are probed", most):
+                costs = probed(work, machine, session.decisions, context.events, scratch, context.root)
+            self._bench = machine, costs
+        return self._bench
+
+    def _looks(self, work: Work) -> int:
+        """How many validations a training has, as the tuned model's had."""
+        from thriftune.train.train import validate_every
+
+        every, _ = validate_every(work, self._probed()[1])
+        return -(-work.full_steps // every)
+
+    def _part_seconds(self) -> float:
+        """The most that a part is expected to take: a training, the baselines, and all answers."""
+        from thriftune.select import select
+        from thriftune.train.train import estimate, validate_every
+
+        work, costs = self._work(0), self._probed()[1]
+        every, _ = validate_every(work, costs)
+        training = estimate(work, costs, every, work.full_steps, self.session.project.file.train).p95
+        file, rows = self.session.project.file, max(self.sizes)
+        labels = self.evaluation.tuned.predictions["target"].n_unique()
+        fitting = select.estimate(len(self.train), labels, self.splits.task, file.select).p50
+        asked = [self.evaluation.tuned, *self.evaluation.baselines]
+        answering = rows * sum(scores.seconds / scores.rows for scores in asked)
+        opening = self.session.record.forecast(f"load/{file.model_references[0]}").p50
+        return training + BESIDE * (fitting + answering + 2 * opening)
+
+    def _room(self) -> float:
+        """Seconds that are left when what must still follow, and the comparison, are kept free."""
+        return self.session.limits().seconds - self.session.outlook.after("verdict") - self._comparing()
+
+    def _comparing(self) -> float:
+        from thriftune.evaluate.evaluate import comparison_seconds
+
+        rows = self.evaluation.tuned.rows + sum(self.sizes)
+        labels = self.evaluation.tuned.predictions["target"].n_unique()
+        options = self.session.project.file.evaluate
+        return comparison_seconds(rows, self.splits.task, options, len(self.evaluation.baselines), labels).p95
