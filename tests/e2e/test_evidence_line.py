@@ -1,0 +1,134 @@
+"""Where the test rows cannot tell, training rows are held out in turn: paid for, resumable, and not without room."""
+
+import random
+from decimal import Decimal
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from line_for_tests import CLASSIFY, FILLING, Line, charged, classifier, write_films
+from models_for_tests import bert_folder
+from thriftune.evidence_line import _Parts
+
+# No baseline that reads; and of so few rows the test split is one by which even a model that is always right is not
+# told from a guess.
+FEW_TESTED = CLASSIFY + "select: {{baselines: [majority, untuned]}}\nevaluate: {{held_out_in_turn: {parts}}}\n"
+ROWS = 90
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return bert_folder(tmp_path_factory.mktemp("models") / "bert")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+def project(folder: Path, model: Path, home: Path, **values: object) -> Line:
+    line = classifier(folder, model, home, FEW_TESTED, **{"epochs": 40, "parts": 4} | values)
+    write_films(line.folder / "films.csv", ROWS)
+    return line
+
+
+def decided(line: Line, what: str) -> list[dict]:
+    return [event for event in line.events("decision") if event["what"] == what]
+
+
+def test_training_rows_that_are_held_out_in_turn_tell_where_a_few_test_rows_cannot(tmp_path, model, home):
+    line = project(tmp_path / "project", model, home)
+    ended = line.do("run")
+    assert ended.returncode == 0, ended.stderr
+    first, last = line.events("verdict")
+    assert (first["decision"], last["decision"]) == ("cannot tell", "ship")
+    (decision,) = decided(line, "parts held out in turn")
+    parts = line.events("evidence.part")
+    assert len(parts) == decision["chosen"] > 0
+    tested = line.events("evaluation.scores")[-1]["rows"]
+    rows = tested + sum(part["rows"] for part in parts)
+    assert tested < ROWS / 5
+    assert f"make {rows} rows" in decision["because"]
+    assert f"evidence: part 1 of {len(parts)}" in ended.stdout
+    report = line.json("report")
+    assert report["verdict"]["decision"] == "ship"
+    assert (
+        f"{rows - tested} of these {rows} rows are training rows, held out in turn" in report["verdict"]["reasons"][-1]
+    )
+    assert all(f"{rows} rows" in reason for reason in report["verdict"]["reasons"])
+    looks = [look["looks"] for look in line.events("evaluation.look") if look["candidate"]]
+    assert looks == [1, 1]  # more than half of the rows are fresh: the second look has the whole of the first's share
+    assert Decimal(report["cost"]["spent"]) == charged(line)
+    assert not list((line.folder / ".thriftune" / "evidence").rglob("*.safetensors"))
+
+    trained = line.events("trial.training.validation")
+    again = line.do("run")
+    assert again.returncode == 0, again.stderr
+    assert line.json("report")["verdict"] == report["verdict"]
+    assert line.events("trial.training.validation") == trained
+
+
+def test_a_run_that_is_killed_between_two_parts_goes_on_with_the_next(tmp_path, model, home):
+    line = project(tmp_path / "project", model, home)
+    process = line.start("run")
+    line.wait_for("evidence.part", 1)
+    process.kill()
+    process.communicate()
+    validated = [event for event in line.events("trial.training.validation") if event["trial"] == "evidence.0-0"]
+    ended = line.do("run")
+    assert ended.returncode == 0, ended.stderr
+    assert line.events("verdict")[-1]["decision"] == "ship"
+    assert len(decided(line, "parts held out in turn")) == 1
+    assert [e for e in line.events("trial.training.validation") if e["trial"] == "evidence.0-0"] == validated
+    report = line.json("report")
+    assert Decimal(report["cost"]["spent"]) == charged(line)
+    assert not line.leftovers()
+
+
+def test_nothing_is_held_out_where_no_number_of_rows_would_tell_or_the_project_says_so(tmp_path, model, home):
+    silent = project(tmp_path / "silent", model, home, parts=0)
+    assert silent.do("run").returncode == 0
+    assert not decided(silent, "parts held out in turn")
+    assert silent.json("report")["verdict"]["decision"] == "cannot tell"
+
+    lost = project(tmp_path / "lost", model, home, epochs=3)
+    drawn = random.Random(2)
+    lines = [
+        f"{' '.join(drawn.choice(FILLING) for _ in range(12))},{drawn.choice(['pos', 'neg'])}" for _ in range(ROWS)
+    ]
+    (lost.folder / "films.csv").write_text("\n".join(["text,label", *lines]) + "\n")
+    assert lost.do("run").returncode == 0
+    report = lost.json("report")
+    assert report["verdict"]["decision"] != "ship"
+    for decision in decided(lost, "parts held out in turn"):
+        assert "test rows cannot tell" in decision["because"]
+        assert bool(decision["chosen"]) == bool(lost.events("evidence.part"))
+
+
+@pytest.mark.parametrize(
+    ("room", "taken", "says"),
+    [
+        (1000.0, 3, "3 of 5 parts of the training rows make 220 rows"),
+        (25.0, 2, "what is left holds 2 of 3 trainings of 10 s; 2 of 5 parts of the training rows make 160 rows"),
+        (15.0, 0, "what is left holds 1 of 3 trainings of 10 s, which is too few"),
+        (-1.0, 0, "what is left holds 0 of 3 trainings of 10 s, which is too few"),
+    ],
+)
+def test_as_many_parts_are_held_out_as_budget_and_deadline_hold_if_they_would_tell(monkeypatch, room, taken, says):
+    parts = _Parts(*[None] * 2, SimpleNamespace(tuned=SimpleNamespace(rows=40)), *[None] * 4, sizes=[60] * 5)
+    monkeypatch.setattr(parts, "_there", lambda part: None)
+    monkeypatch.setattr(parts, "_part_seconds", lambda: 10.0)
+    monkeypatch.setattr(parts, "_room", lambda: room)
+    chosen, because = parts.wanted(130.0)
+    assert chosen == taken
+    assert because.startswith("40 test rows cannot tell, about 130 rows would if the differences stayed")
+    assert because.endswith(says)
+    assert parts.wanted(400.0)[0] == 0
+
+
+def test_one_part_is_refused_with_what_to_write(tmp_path, model, home):
+    line = project(tmp_path / "project", model, home, parts=1)
+    ended = line.do("run")
+    assert ended.returncode == 2
+    assert "evaluate.held_out_in_turn" in ended.stderr and "0, or 2 or more parts" in ended.stderr
