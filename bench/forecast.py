@@ -56,7 +56,7 @@ budget: {{total: 1000}}
 deadline: 24h
 compute: {{price_per_hour: 1}}
 models: {model}
-evaluate: {{generate_rows: 10}}
+evaluate: {{generate_rows: 10, held_out_in_turn: 0}}
 train:
   method: {method}
   epochs: {epochs}

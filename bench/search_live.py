@@ -52,6 +52,7 @@ seed: {seed}
 plan: {{probe_seconds: 2}}
 prepare: {{proportions: {{train: 0.75, validation: 0.15, test: 0.10}}}}
 train: {{epochs: {own}, threads: {threads}, precision: fp32}}
+evaluate: {{held_out_in_turn: 0}}
 """
 
 

@@ -12,6 +12,7 @@ from thriftune.budget.forecast import Forecast, total
 from thriftune.evaluate.evaluate import comparison_seconds, metrics_seconds
 from thriftune.evaluate.options import FEWEST_ASKED, EvaluateOptions
 from thriftune.managed.backends import provider_of
+from thriftune.plan.plan import NOTHING
 from thriftune.select import select
 from thriftune.tasks.kinds import kind_of
 
@@ -113,7 +114,7 @@ def in_turn_seconds(session: Session, size: Size, training: Forecast, room: floa
     """
     parts = session.project.file.evaluate.held_out_in_turn
     if not judged_in_turn(session, by_part=False) or size.test >= ENOUGH_TESTED or room < training.p50:
-        return Forecast.exact(0.0)
+        return NOTHING
     most = min(parts * training.p50, room)
     return Forecast.of([0.0, 0.0, 0.0, most / 2, most], "prior")
 

@@ -20,7 +20,7 @@ from thriftune.managed.job import at_work
 from thriftune.memory import resident_bytes, usable_bytes
 from thriftune.money.tokens import CATEGORY
 from thriftune.plan.outlook import Outlook
-from thriftune.plan.plan import PHASES, WHOLE, Limits, Plan, Workload
+from thriftune.plan.plan import NOTHING, PHASES, WHOLE, Limits, Plan, Workload
 from thriftune.plan.workload import FLOPS_PART
 from thriftune.prepare import prepare
 from thriftune.search.options import ALLOWANCE, Nodes, allowance
@@ -56,7 +56,6 @@ PRIOR_REMOTE_ANSWER = 0.3  # a managed model's answer, several being asked at on
 ANSWERS_BOUND = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)  # what answers cost, of their upper bound
 PRIOR_TRAINING = 10.0
 LANDING_SLACK = 0.1  # how far below what is left the governor may end training: its dead band, twice
-NOTHING = Forecast.exact(0.0)
 CONFORMED = ("training", "evaluation", WHOLE)  # what is foretold after the probe
 TAIL_FLOOR = 1.0  # seconds kept free for the small things between the parts after training
 ANSWER_SPREAD = 0.3  # 95th percentile over the median of a predictor's time, once a sample of rows was timed
@@ -261,8 +260,9 @@ def forecast(session: Session, size: Size, bench: Bench) -> Plan:
         phases["training"] = cut = _fitted(session, plan)
         ahead = total(list(phases.values()))
     limits = plan.limits
-    more = in_turn_seconds(session, size, session.outlook.parts["train"].seconds, limits.seconds - ahead.p95)
-    phases["training"], ahead = total([phases["training"], more]), total([ahead, more])
+    training = session.outlook.parts["train"].seconds
+    plan = replace(plan, in_turn=in_turn_seconds(session, size, training, limits.seconds - ahead.p95))
+    phases["training"], ahead = total([phases["training"], plan.in_turn]), total([ahead, plan.in_turn])
     for phase, seconds in phases.items():
         _tell_seconds(session, phase, seconds.plus(session.foretold_at[phase]))
     _tell_seconds(session, "total", ahead.plus(limits.seconds_used).capped(limits.seconds_used + limits.seconds))

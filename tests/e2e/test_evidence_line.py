@@ -57,6 +57,10 @@ def test_training_rows_that_are_held_out_in_turn_tell_where_a_few_test_rows_cann
         f"{rows - tested} of these {rows} rows are training rows, held out in turn" in report["verdict"]["reasons"][-1]
     )
     assert all(f"{rows} rows" in reason for reason in report["verdict"]["reasons"])
+    assert all(comparison["rows"] == rows for comparison in report["verdict"]["comparisons"])
+    said = f"gains are by {rows} rows, {rows - tested} of them training rows that were held out in turn"
+    assert said in ended.stdout
+    assert said in (line.folder / ".thriftune" / "reports" / "attempt-1.html").read_text()
     looks = [look["looks"] for look in line.events("evaluation.look") if look["candidate"]]
     assert looks == [1, 1]  # more than half of the rows are fresh: the second look has the whole of the first's share
     assert Decimal(report["cost"]["spent"]) == charged(line)

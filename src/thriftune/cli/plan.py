@@ -100,6 +100,13 @@ def _show_own(project: Project, plan: Plan, proposals: Sequence[Proposal], defau
     console.print(_fit(plan))
     if plan.full_rows:
         console.print(_asked(plan))
+    if plan.in_turn.p95:
+        most = plan.in_turn.scaled(_price(plan)).p95
+        console.print(
+            f"should the test rows not tell: up to {duration(plan.in_turn.p95)} more, "
+            f"{shown_money(Decimal(str(most)), currency)}, for trainings without some rows (evaluate.held_out_in_turn)",
+            soft_wrap=True,
+        )
     for proposal in proposals:
         console.print(_proposed(proposal, currency), soft_wrap=True)
     if plan.limits.to_keep:
@@ -164,6 +171,10 @@ def plan_json(project: Project, plan: Plan) -> dict[str, Any]:
             for phase in PHASES
         },
         "total": {"time_s": _quantiles(plan.full), "cost": _quantiles(plan.full.scaled(_price(plan)))},
+        "held_out_in_turn": {
+            "time_s": _quantiles(plan.in_turn),
+            "cost": _quantiles(plan.in_turn.scaled(_price(plan))),
+        },
         "memory_bytes": _quantiles(plan.most_memory) if plan.memory else None,
         "tokens": plan.tokens,
         "to_buy": str(plan.limits.to_buy),

@@ -18,6 +18,7 @@ from thriftune.money.amounts import shown_money
 NAMED_MARGIN = 1.1
 QUIET = 0.25  # of what the record says: a machine that others use too may be four times as slow
 WHOLE = "whole"
+NOTHING = Forecast.exact(0.0)
 PHASES = ("collection", "training", "evaluation", "deployment")
 
 
@@ -124,6 +125,7 @@ class Plan:
         memory: the most bytes of the process in each phase that is known so far.
         workload: what training asks of a machine; None before it is probed.
         conformed: seconds of a phase, or of the `WHOLE`, as earlier runs' errors shape the sum of the parts.
+        in_turn: seconds of further trainings besides, each without some rows, should the test rows not tell.
     """
 
     parts: tuple[Part, ...]
@@ -136,6 +138,7 @@ class Plan:
     memory: dict[str, Forecast] = field(default_factory=dict)
     workload: Workload | None = None
     conformed: dict[str, Forecast] = field(default_factory=dict)
+    in_turn: Forecast = NOTHING
 
     @property
     def full(self) -> Forecast:

@@ -379,6 +379,7 @@ def _comparisons(facts: _Facts) -> tuple[Comparison, ...]:
             outcome=data["outcome"],
             confidence=data.get("confidence"),
             part=part,
+            rows=data.get("rows"),
         )
         for (baseline, metric, part), data in latest.items()
     )

@@ -82,7 +82,8 @@ def evidence(report: Report) -> str:
     scored = f"The tuned model scores {name} {estimate(tuned.metrics.get(report.metric or ''))}{rows}"
     if strongest is None:
         return f"{scored}; it was not compared with a baseline."
-    return f"{scored}: {_against(strongest)}."
+    judged = "" if strongest.rows in (None, tuned.rows) else f", by {count(strongest.rows)} rows"
+    return f"{scored}: {_against(strongest)}{judged}."
 
 
 def _against(comparison: Comparison) -> str:
@@ -152,6 +153,19 @@ def target_sentence(report: Report) -> str:
         return f"Target: {asked}; not measured."
     gap = points(100 * (measured.value - target.at_least))
     return f"Target: {asked}; {'reached' if measured.value >= target.at_least else 'missed'} ({gap} points)."
+
+
+def judged_sentence(report: Report) -> str:
+    """By how many rows the tuned model was held against the others, where there are more than in the test split."""
+    rows = {one.rows for one in report.comparisons if one.rows is not None}
+    tested = None if report.tuned is None else report.tuned.rows
+    if tested is None or not rows or max(rows) <= tested:
+        return ""
+    more = max(rows) - tested
+    return (
+        f"Values are of the {count(tested)} test rows; gains are by {count(max(rows))} rows, {count(more)} of them "
+        "training rows that were held out in turn."
+    )
 
 
 def search_sentence(search: Searched) -> str:

@@ -77,6 +77,7 @@ def to_html(report: Report) -> str:
         report=report,
         say=wording,
         headline=headline.headline(report),
+        judged_sentence=headline.judged_sentence(report),
         target_sentence=headline.target_sentence(report),
         forgetting_figure=headline.forgetting_figure(report) if report.forgetting else "",
         search_sentence=headline.search_sentence(report.search) if report.search else "",

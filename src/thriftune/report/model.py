@@ -124,6 +124,7 @@ class Comparison:
     outcome: str
     confidence: float | None = None
     part: str = ""
+    rows: int | None = None
 
 
 @dataclass(frozen=True)

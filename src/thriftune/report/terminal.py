@@ -21,6 +21,7 @@ from thriftune.report.headline import (
     budget_sentence,
     forgetting_figure,
     headline,
+    judged_sentence,
     return_sentence,
     search_sentence,
     target_sentence,
@@ -125,8 +126,8 @@ def _quality(report: Report, rich: bool) -> RenderableType | None:
     table = _table(rich, "", metric_name(report.metric), "tuned against it", "outcome")
     for each in scores:
         table.add_row(*_quality_row(report, each))
-    target = target_sentence(report)
-    return Group(table, _text(target)) if target else table
+    said = [_text(sentence) for sentence in (judged_sentence(report), target_sentence(report)) if sentence]
+    return Group(table, *said) if said else table
 
 
 def _quality_row(report: Report, scores: Scores) -> tuple[Text, ...]:
