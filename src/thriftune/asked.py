@@ -92,7 +92,7 @@ def most_asked(session: Session, seconds: float, row_seconds: Forecast) -> int |
 
 def judged_in_turn(session: Session, by_part: bool) -> bool:
     """Whether training rows may be held out in turn where the test rows cannot tell: of a model that is trained here
-    to give labels, with one head.
+    to give labels, with one head, by options that no search has chosen by these very rows.
 
     Args:
         session: the run.
@@ -100,7 +100,8 @@ def judged_in_turn(session: Session, by_part: bool) -> bool:
     """
     file = session.project.file
     here = provider_of(file.model_references[0], session.project.folder) is None
-    return file.evaluate.held_out_in_turn > 0 and here and kind_of(file.objective.task).classes and not by_part
+    fitting = kind_of(file.objective.task).classes and not by_part and file.search is None
+    return file.evaluate.held_out_in_turn > 0 and here and fitting
 
 
 def in_turn_seconds(session: Session, size: Size, training: Forecast, room: float) -> Forecast:
