@@ -33,11 +33,6 @@ def reviews(tmp_path_factory) -> list[str]:
     return file.read_text(encoding="utf-8").splitlines(keepends=True)[:ROWS]
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("home")
-
-
 def finished(folder: Path, home: Path, reviews: list[str], worth: str) -> Line:
     """A run of the project, to its end, at this worth of a point."""
     folder.mkdir()

@@ -8,23 +8,12 @@ from types import SimpleNamespace
 import pytest
 
 from line_for_tests import CLASSIFY, FILLING, Line, charged, classifier, write_films
-from models_for_tests import bert_folder
 from thriftune.evidence_line import _Parts
 
 # No baseline that reads; and of so few rows the test split is one by which even a model that is always right is not
 # told from a guess.
 FEW_TESTED = CLASSIFY + "select: {{baselines: [majority, untuned]}}\nevaluate: {{held_out_in_turn: {parts}}}\n"
 ROWS = 90
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return bert_folder(tmp_path_factory.mktemp("models") / "bert")
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("home")
 
 
 def project(folder: Path, model: Path, home: Path, **values: object) -> Line:

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from line_for_tests import Line, classifier, write_films, write_opposites
-from models_for_tests import bert_folder
 
 PROJECT = """name: {name}
 objective: {{task: classify}}
@@ -20,16 +19,6 @@ plan: {{probe_seconds: 0.2}}
 train: {{epochs: {epochs}, batch_rows: 16, learning_rate: 0.003, dropout: 0, patience: 1000, precision: fp32,
   threads: 1, validations_per_epoch: 1, checkpoint_seconds: 1, {how}}}
 """
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return bert_folder(tmp_path_factory.mktemp("models") / "bert")
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("home")
 
 
 def films(folder: Path, model: Path, home: Path, how: str, epochs: int = 25, ironic: bool = True) -> Line:

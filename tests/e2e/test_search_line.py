@@ -4,12 +4,10 @@ import json
 import os
 import signal
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 
 from line_for_tests import CLASSIFY, Line, charged, classifier
-from models_for_tests import bert_folder
 
 SEARCHED = CLASSIFY.replace(", learning_rate: 0.003", "") + (
     "search: {{space: {{learning_rate: [0.0000001, 0.003], freeze_layers: [0, 1]}}, folds: 2, share: 0.6, runs: 50, "
@@ -18,16 +16,6 @@ SEARCHED = CLASSIFY.replace(", learning_rate: 0.003", "") + (
 NESTED = SEARCHED.replace("folds: 2,", "folds: 2, repeats: 2, nested: 2,")
 CROWDED = SEARCHED.replace("folds: 2,", "folds: 2, workers: 2, least_gain: 0,")
 STEERED = SEARCHED.replace("runs: 50,", "runs: 5000, least_gain: 0, share: 0.9,").replace("share: 0.6, ", "")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return bert_folder(tmp_path_factory.mktemp("models") / "bert")
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("home")
 
 
 def looks_of(line: Line) -> list[dict]:

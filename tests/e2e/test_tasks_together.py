@@ -10,7 +10,6 @@ import pytest
 from test_line import assert_the_report_is_whole, served
 
 from line_for_tests import Line, classifier, write_films, write_opposites
-from models_for_tests import bert_folder
 from thriftune.collect.packaged import write_packaged
 
 OPPOSITE = """name: {name}
@@ -42,16 +41,6 @@ train: {epochs: 3, learning_rate: 0.0003, validations_per_epoch: 1, max_tokens: 
 """
 KINDS = ("artifact", "person", "location", "time")  # of some kinds there are too few definitions to learn from
 SOURCES = ("movie", "product", "news", "tweet")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return bert_folder(tmp_path_factory.mktemp("models") / "bert")
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("home")
 
 
 def opposites(folder: Path, model: Path, home: Path, heads: str, epochs: int = 10) -> Line:
