@@ -19,8 +19,8 @@ from thriftune.artifacts import Artifact, recipe_key
 from thriftune.asked import judged_in_turn
 from thriftune.budget.forecast import Forecast
 from thriftune.errors import OutOfBudget
-from thriftune.evaluate.evidence import parts_wanted, pooled, rows_needed
-from thriftune.evaluate.types import Evaluation
+from thriftune.evaluate.evidence import chance, parts_wanted, pooled, undecided
+from thriftune.evaluate.types import Comparison, Evaluation
 from thriftune.search_line import work_maker
 from thriftune.session import Session
 from thriftune.tasks.kinds import kind_of
@@ -50,13 +50,13 @@ def gathered(session: Session, splits: Splits, evaluation: Evaluation, meant: Ca
         evaluation: by the test split.
         meant: the model that a reference means in this attempt.
     """
-    needed = rows_needed(evaluation)
-    if needed is None or not judged_in_turn(session, splits.by_part):
+    open_still = undecided(evaluation)
+    if not open_still or not judged_in_turn(session, splits.by_part):
         return evaluation
     session.outlook.expect(STAGE, "training", Forecast.exact(0.0))
     with session.part(STAGE, metered=False) as span:
         parts = _Parts.of(session, splits, evaluation, meant)
-        count = session.decisions.take(DECISION, partial(parts.wanted, needed))
+        count = session.decisions.take(DECISION, partial(parts.wanted, open_still))
         found: list[Artifact] = []
         try:
             for part in range(count):
@@ -151,26 +151,28 @@ class _Parts:
         make = partial(maker, reference, file.train)
         return _Parts(session, splits, evaluation, make, train, validation, held_out, sizes)
 
-    def wanted(self, needed: float) -> tuple[int, str]:
-        """How many parts are held out in turn, and why: what it needs, if budget and deadline hold it."""
-        have = self.evaluation.tuned.rows
-        count, all_rows = parts_wanted(needed, have, self.sizes), have + sum(self.sizes)
-        told = "more rows than there are" if math.isinf(needed) else f"about {math.ceil(needed):,} rows"
-        because = f"{have} test rows cannot tell, {told} would if the differences stayed"
-        if not count:
-            return 0, f"{because}; with all training rows there are {all_rows:,}"
+    def wanted(self, comparisons: Sequence[Comparison]) -> tuple[int, str]:
+        """How many parts are held out in turn, and why: what tells, as far as budget and deadline hold it.
+
+        Args:
+            comparisons: those that the test rows leave undecided.
+        """
+        have, sizes = comparisons[0].rows, self.sizes
+        because = f"{have} test rows cannot tell"
+        count = parts_wanted(comparisons, sizes)
         missing = [part for part in range(count) if self._there(part) is None]
         if missing:
-            seconds, room = self._part_seconds(), self._room()
-            holds = count - len(missing) + int(room / seconds)
+            seconds = self._part_seconds()
+            holds = count - len(missing) + max(0, int(self._room() / seconds))
             if holds < count:
-                fewer = have + sum(self.sizes[: max(0, holds)])
-                because += f"; what is left holds {max(0, holds)} of {count} trainings of {seconds:.0f} s"
-                if fewer < needed:
-                    return 0, f"{because}, which is too few"
-                count = holds
-        rows = have + sum(self.sizes[:count])
-        return count, f"{because}; {count} of {len(self.sizes)} parts of the training rows make {rows:,} rows"
+                because += f", and what is left holds {holds} of {count} trainings of {seconds:.0f} s"
+                sizes = sizes[:holds]
+                count = parts_wanted(comparisons, sizes)
+        rows = have + sum(sizes[:count] if count else sizes)
+        tells = f"{rows:,} rows would with a chance of {chance(comparisons, rows):.0%}"
+        if not count:
+            return 0, f"{because}; {tells}, which is too little"
+        return count, f"{because}; {tells}: {count} of {len(self.sizes)} parts of the training rows are added"
 
     def answered(self, part: int) -> Artifact:
         """The answers to a part's rows of a model and baselines that have not seen them.

@@ -1,13 +1,15 @@
 """Where the test rows cannot tell, training rows are held out in turn: paid for, resumable, and not without room."""
 
 import random
+import re
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from line_for_tests import CLASSIFY, FILLING, Line, charged, classifier, write_films
+from thriftune.evaluate.types import Comparison
 from thriftune.evidence_line import _Parts
 
 # No baseline that reads; and of so few rows the test split is one by which even a model that is always right is not
@@ -38,7 +40,7 @@ def test_training_rows_that_are_held_out_in_turn_tell_where_a_few_test_rows_cann
     tested = line.events("evaluation.scores")[-1]["rows"]
     rows = tested + sum(part["rows"] for part in parts)
     assert tested < ROWS / 5
-    assert f"make {rows} rows" in decision["because"]
+    assert f"{rows} rows would with a chance of" in decision["because"]
     assert f"evidence: part 1 of {len(parts)}" in ended.stdout
     report = line.json("report")
     assert report["verdict"]["decision"] == "ship"
@@ -99,25 +101,32 @@ def test_nothing_is_held_out_where_no_number_of_rows_would_tell_or_the_project_s
         assert bool(decision["chosen"]) == bool(lost.events("evidence.part"))
 
 
+UNDECIDED = Comparison("tfidf", "f1_macro", 0.1, -0.05, 0.25, 0.1, 0.975, "cannot tell", 40, 9)
+
+
 @pytest.mark.parametrize(
-    ("room", "taken", "says"),
+    ("difference", "room", "taken", "says"),
     [
-        (1000.0, 3, "3 of 5 parts of the training rows make 220 rows"),
-        (25.0, 2, "what is left holds 2 of 3 trainings of 10 s; 2 of 5 parts of the training rows make 160 rows"),
-        (15.0, 0, "what is left holds 1 of 3 trainings of 10 s, which is too few"),
-        (-1.0, 0, "what is left holds 0 of 3 trainings of 10 s, which is too few"),
+        (
+            0.12,
+            1000.0,
+            3,
+            r"40 test rows cannot tell; 220 rows would with a chance of 8\d%: 3 of 5 parts of the training",
+        ),
+        (0.12, 25.0, 2, r"cannot tell, and what is left holds 2 of 3 trainings of 10 s; 160 rows would .*: 2 of 5"),
+        (0.03, 15.0, 0, r"holds 1 of 5 trainings of 10 s; 100 rows would with a chance of \d+%, which is too little"),
+        (0.12, -1.0, 0, r"holds 0 of 3 trainings of 10 s; 40 rows would with a chance of 0%, which is too little"),
     ],
 )
-def test_as_many_parts_are_held_out_as_budget_and_deadline_hold_if_they_would_tell(monkeypatch, room, taken, says):
-    parts = _Parts(*[None] * 2, SimpleNamespace(tuned=SimpleNamespace(rows=40)), *[None] * 4, sizes=[60] * 5)
+def test_as_many_parts_are_held_out_as_tell_and_budget_and_deadline_hold(monkeypatch, difference, room, taken, says):
+    parts = _Parts(*[None] * 7, sizes=[60] * 5)
     monkeypatch.setattr(parts, "_there", lambda part: None)
     monkeypatch.setattr(parts, "_part_seconds", lambda: 10.0)
     monkeypatch.setattr(parts, "_room", lambda: room)
-    chosen, because = parts.wanted(130.0)
-    assert chosen == taken
-    assert because.startswith("40 test rows cannot tell, about 130 rows would if the differences stayed")
-    assert because.endswith(says)
-    assert parts.wanted(400.0)[0] == 0
+    half = 0.15
+    one = replace(UNDECIDED, difference=difference, low=difference - half, high=difference + half)
+    chosen, because = parts.wanted([one])
+    assert (chosen, bool(re.search(says, because))) == (taken, True), because
 
 
 def test_one_part_is_refused_with_what_to_write(tmp_path, model, home):

@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from thriftune.evaluate.types import Comparison, Evaluation, Scores
@@ -21,45 +22,57 @@ from thriftune.metrics.paired import CANNOT_TELL, NOT_BETTER
 if TYPE_CHECKING:
     import polars as pl
 
-SAFETY = 1.5  # times the rows that would just tell if the difference stayed
-AGAIN = 2.0  # times the rows where the interval tells already, but too few of them differ
+SURE = 0.8  # as many parts are held out as tell with this chance
+WORTHWHILE = 0.3  # where even all of them would tell with a smaller one, none is
 
 
-def rows_needed(evaluation: Evaluation) -> float | None:
-    """How many rows would tell, if all differences stay; None where more rows are not what is missing.
-
-    An interval narrows with the square root of the rows.
-    """
+def undecided(evaluation: Evaluation) -> list[Comparison]:
+    """The comparisons that more rows could decide; none where more rows are not what is missing."""
     deciding = [one for one in evaluation.comparisons if one.metric == evaluation.metric and not one.part]
-    outcomes = {one.outcome for one in deciding}
-    if evaluation.verdict.decision != "cannot tell" or NOT_BETTER in outcomes or CANNOT_TELL not in outcomes:
-        return None
+    if evaluation.verdict.decision != "cannot tell" or NOT_BETTER in {one.outcome for one in deciding}:
+        return []
     if {one.baseline for one in deciding} != {scores.predictor for scores in evaluation.baselines}:
-        return None
-    return max(_needed(one) for one in deciding if one.outcome == CANNOT_TELL)
+        return []
+    return [one for one in deciding if one.outcome == CANNOT_TELL]
 
 
-def _needed(comparison: Comparison) -> float:
-    difference, half = abs(comparison.difference), (comparison.high - comparison.low) / 2
-    if difference == 0:
-        return math.inf
-    return comparison.rows * max(AGAIN if half <= difference else 1.0, (half / difference) ** 2)
+def chance(comparisons: Sequence[Comparison], rows: int) -> float:
+    """The chance that so many rows tell, of the comparison that is hardest to decide.
 
-
-def parts_wanted(needed: float, have: int, sizes: Sequence[int]) -> int:
-    """How many parts of the training rows to hold out in turn: so many that the rows tell with some safety, all of
-    them where they just tell, and none where even all of them would not.
+    What the rows at hand say of the difference is all that is known of it; an interval narrows with the square root of
+    the rows. Source: predictive power, Spiegelhalter, Freedman and Blackburn, "Monitoring Clinical Trials: Conditional
+    or Predictive Power?", 1986.
 
     Args:
-        needed: rows that would tell, if the differences stay.
-        have: rows that were judged by.
+        comparisons: undecided ones, on fewer rows.
+        rows: those and further ones.
+    """
+    return min(_chance(one, rows) for one in comparisons)
+
+
+def _chance(comparison: Comparison, rows: int) -> float:
+    z = NormalDist().inv_cdf((1 + comparison.confidence) / 2)
+    error, known = (comparison.high - comparison.low) / 2 / z, comparison.rows / rows
+    if error == 0 or known >= 1:
+        return 0.0
+    then = NormalDist(comparison.difference, error * math.sqrt(1 - known))
+    bound = z * error * math.sqrt(known)
+    return 1 - then.cdf(bound) + then.cdf(-bound)
+
+
+def parts_wanted(comparisons: Sequence[Comparison], sizes: Sequence[int]) -> int:
+    """How many parts of the training rows to hold out in turn: so few that they tell with `SURE`, all of them where
+    they are `WORTHWHILE`, or none.
+
+    Args:
+        comparisons: undecided ones.
         sizes: rows of each part, in the order in which they are taken.
     """
-    reached = list(accumulate(sizes, initial=have))
-    for parts, rows in enumerate(reached):
-        if rows >= SAFETY * needed:
+    chances = [chance(comparisons, rows) for rows in list(accumulate(sizes, initial=comparisons[0].rows))[1:]]
+    for parts, found in enumerate(chances, 1):
+        if found >= SURE:
             return parts
-    return len(sizes) if reached[-1] >= needed else 0
+    return len(sizes) if chances and chances[-1] >= WORTHWHILE else 0
 
 
 def pooled(scores: Scores, more: Sequence[Mapping[str, pl.DataFrame]], look: int) -> Scores:
