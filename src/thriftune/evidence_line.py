@@ -66,7 +66,7 @@ def gathered(session: Session, splits: Splits, evaluation: Evaluation, meant: Ca
         except (OutOfBudget, _OutOfRoom) as refusal:
             what = f"{len(found)} of {count} parts were held out in turn: {refusal}"
             session.context.events.emit("warning", where="evidence", what=what)
-        span.reused = all(artifact.reused for artifact in found)
+        span.reused = bool(found) and all(artifact.reused for artifact in found)
         if not found:
             return evaluation
         session.did_all = session.did_all and span.reused
