@@ -11,16 +11,16 @@ import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thriftune.artifacts import Artifact, recipe_key
 from thriftune.asked import judged_in_turn
-from thriftune.budget.forecast import Forecast
 from thriftune.errors import OutOfBudget
 from thriftune.evaluate.evidence import chance, parts_wanted, pooled, undecided
 from thriftune.evaluate.types import Comparison, Evaluation
+from thriftune.plan.plan import NOTHING
 from thriftune.search_line import work_maker
 from thriftune.session import Session
 from thriftune.tasks.kinds import kind_of
@@ -41,8 +41,8 @@ DECISION = "parts held out in turn"
 BESIDE = 1.5  # how much longer than expected what surrounds a training may take
 
 
-def gathered(session: Session, splits: Splits, evaluation: Evaluation, meant: Callable[[str], str]) -> Evaluation:
-    """The evaluation by more rows, where those that there are cannot tell and more of them would; else as it is.
+def gathered(session: Session, splits: Splits, evaluation: Evaluation, meant: Callable[[str], str]) -> None:
+    """Give the verdict again by more rows, where those that there are cannot tell and more of them would.
 
     Args:
         session: the run, its verdict given.
@@ -52,8 +52,8 @@ def gathered(session: Session, splits: Splits, evaluation: Evaluation, meant: Ca
     """
     open_still = undecided(evaluation)
     if not open_still or not judged_in_turn(session, splits.by_part):
-        return evaluation
-    session.outlook.expect(STAGE, "training", Forecast.exact(0.0))
+        return
+    session.outlook.expect(STAGE, "training", NOTHING)
     with session.part(STAGE, metered=False) as span:
         parts = _Parts.of(session, splits, evaluation, meant)
         count = session.decisions.take(DECISION, partial(parts.wanted, open_still))
@@ -67,13 +67,12 @@ def gathered(session: Session, splits: Splits, evaluation: Evaluation, meant: Ca
             what = f"{len(found)} of {count} parts were held out in turn: {refusal}"
             session.context.events.emit("warning", where="evidence", what=what)
         span.reused = bool(found) and all(artifact.reused for artifact in found)
-        if not found:
-            return evaluation
-        session.did_all = session.did_all and span.reused
-        return _judged(session, evaluation, found)
+        if found:
+            session.did_all = session.did_all and span.reused
+            _judge(session, evaluation, found)
 
 
-def _judged(session: Session, evaluation: Evaluation, found: Sequence[Artifact]) -> Evaluation:
+def _judge(session: Session, evaluation: Evaluation, found: Sequence[Artifact]) -> None:
     """The verdict by the rows of the test split and those that were held out in turn, together."""
     import polars as pl
 
@@ -90,7 +89,7 @@ def _judged(session: Session, evaluation: Evaluation, found: Sequence[Artifact])
         f"{len(ids) - tuned.rows} of these {len(ids)} rows are training rows, held out in turn from {len(found)} more "
         f"trainings of the same recipe, since the {tuned.rows} rows of the test split could not tell."
     )
-    return evaluate.conclude(
+    evaluate.conclude(
         all_of[0],
         all_of[1:],
         file.evaluate,
@@ -128,7 +127,6 @@ class _Parts:
     validation: pl.DataFrame
     held_out: Any
     sizes: Sequence[int]
-    _bench: tuple[Machine, Costs] | None = None
 
     def __post_init__(self) -> None:
         self._work = lru_cache(maxsize=1)(self._make_work)
@@ -252,7 +250,7 @@ class _Parts:
         from thriftune.search.trials import TRIAL_KINDS, Trials
 
         context = self.session.context
-        machine, costs = self._probed()
+        machine, costs = self._bench
         return Trials(
             work_of=self._work_of,
             machine=machine,
@@ -265,45 +263,47 @@ class _Parts:
             study=STUDY,
         )
 
-    def _probed(self) -> tuple[Machine, Costs]:
+    @cached_property
+    def _bench(self) -> tuple[Machine, Costs]:
         """How to compute, and what training takes: probed where this is first asked."""
         from thriftune.search.trials import PROBE_SECONDS, probed
         from thriftune.train.machine import choose_machine
 
-        if self._bench is None:
-            session, context = self.session, self.session.context
-            work, scratch = self._work(0), context.root / STAGE / "probe"
-            machine = choose_machine(
-                session.decisions.take, work.hidden_size, session.project.file.train, session.record
-            )
-            most = min(self._room(), 10 * PROBE_SECONDS)
-            with context.meter.unit("training", "evidence: real steps are probed", most):
-                costs = probed(work, machine, session.decisions, context.events, scratch, context.root)
-            self._bench = machine, costs
-        return self._bench
+        session, context = self.session, self.session.context
+        work, scratch = self._work(0), context.root / STAGE / "probe"
+        machine = choose_machine(session.decisions.take, work.hidden_size, session.project.file.train, session.record)
+        most = min(self._room(), 10 * PROBE_SECONDS)
+        with context.meter.unit("training", "evidence: real steps are probed", most):
+            costs = probed(work, machine, session.decisions, context.events, scratch, context.root)
+        return machine, costs
 
     def _looks(self, work: Work) -> int:
         """How many validations a training has, as the tuned model's had."""
         from thriftune.train.train import validate_every
 
-        every, _ = validate_every(work, self._probed()[1])
+        every, _ = validate_every(work, self._bench[1])
         return -(-work.full_steps // every)
+
+    @cached_property
+    def _training_seconds(self) -> float:
+        """The most that a training without a part is expected to take: the parts are about as large."""
+        from thriftune.train.train import estimate, validate_every
+
+        work, costs = self._work(0), self._bench[1]
+        every, _ = validate_every(work, costs)
+        return estimate(work, costs, every, work.full_steps, self.session.project.file.train).p95
 
     def _part_seconds(self) -> float:
         """The most that a part is expected to take: a training, the baselines, and all answers."""
         from thriftune.select import select
-        from thriftune.train.train import estimate, validate_every
 
-        work, costs = self._work(0), self._probed()[1]
-        every, _ = validate_every(work, costs)
-        training = estimate(work, costs, every, work.full_steps, self.session.project.file.train).p95
         file, rows = self.session.project.file, max(self.sizes)
         labels = self.evaluation.tuned.predictions["target"].n_unique()
         fitting = select.estimate(len(self.train), labels, self.splits.task, file.select).p50
         asked = [self.evaluation.tuned, *self.evaluation.baselines]
         answering = rows * sum(scores.seconds / scores.rows for scores in asked)
         opening = self.session.record.forecast(f"load/{file.model_references[0]}").p50
-        return training + BESIDE * (fitting + answering + 2 * opening)
+        return self._training_seconds + BESIDE * (fitting + answering + 2 * opening)
 
     def _room(self) -> float:
         """Seconds that are left when what must still follow, and the comparison, are kept free."""

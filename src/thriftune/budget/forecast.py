@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 LEVELS = (0.05, 0.25, 0.50, 0.75, 0.95)
-_Z95 = NormalDist().inv_cdf(0.95)
+Z95 = NormalDist().inv_cdf(0.95)  # standard deviations from the median to the 95th percentile of a normal
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Forecast:
         """
         if median <= 0:
             return Forecast.exact(0.0, basis)
-        sigma = math.log1p(spread) / _Z95
+        sigma = math.log1p(spread) / Z95
         quantiles = [median * math.exp(NormalDist().inv_cdf(level) * sigma) for level in LEVELS]
         return Forecast.of(quantiles, basis)
 

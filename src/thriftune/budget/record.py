@@ -12,10 +12,10 @@ import os
 import platform
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import NormalDist, median
+from statistics import median
 
 from thriftune.artifacts import write_file_atomic
-from thriftune.budget.forecast import LEVELS, Forecast
+from thriftune.budget.forecast import LEVELS, Z95, Forecast
 from thriftune.money.prices import thriftune_home
 
 KEPT = 40  # latest figures kept a part
@@ -127,9 +127,9 @@ def _spread(seen: list[float]) -> float:
     section 2.6) worth PRIOR_FIGURES observations; the next figure deviates from a centre that is itself uncertain.
     However uneven the figures, they tell no less than nothing would.
     """
-    prior = math.log1p(RECORD_SPREAD) / NormalDist().inv_cdf(0.95)
+    prior = math.log1p(RECORD_SPREAD) / Z95
     centre = math.log(max(median(seen), TINY))
     squares = math.fsum((math.log(max(figure, TINY)) - centre) ** 2 for figure in seen)
     variance = (PRIOR_FIGURES * prior**2 + squares) / (PRIOR_FIGURES + len(seen) - 1)
-    spread = math.expm1(NormalDist().inv_cdf(0.95) * math.sqrt(variance * (1 + 1 / len(seen))))
+    spread = math.expm1(Z95 * math.sqrt(variance * (1 + 1 / len(seen))))
     return min(spread, PRIOR_SPREAD)

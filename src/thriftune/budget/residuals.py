@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from statistics import NormalDist, median
+from statistics import median
 
-from thriftune.budget.forecast import Forecast
+from thriftune.budget.forecast import Z95, Forecast
 from thriftune.budget.record import MIN_FIGURES, Record, ranked
 
 PREFIX = "residual"
 OWN_RUNS = 3  # as many as a forecast's own median and spread weigh, while few runs have been scored
-_Z95 = NormalDist().inv_cdf(0.95)
 
 
 @dataclass
@@ -68,13 +67,13 @@ def weighed(forecast: Forecast, ratios: list[float]) -> Forecast:
     """
     from scipy.special import stdtrit
 
-    spread = (math.log(forecast.p95) - math.log(forecast.p5)) / (2 * _Z95) if forecast.p5 > 0 else 0.0
+    spread = (math.log(forecast.p95) - math.log(forecast.p5)) / (2 * Z95) if forecast.p5 > 0 else 0.0
     if spread == 0:
         return forecast
     logs, count = [math.log(ratio) for ratio in ratios], len(ratios)
     centre, worth = math.log(median(ratios)), OWN_RUNS + count
     squares = math.fsum((one - centre) ** 2 for one in logs)
     variance = (OWN_RUNS * (spread**2 + count / worth * centre**2) + squares) / worth * (1 + 1 / worth)
-    wider = math.sqrt(variance) / spread * float(stdtrit(worth, 0.95)) / _Z95
+    wider = math.sqrt(variance) / spread * float(stdtrit(worth, 0.95)) / Z95
     middle = forecast.p50 * math.exp(count / worth * centre)
     return Forecast.of((middle * (q / forecast.p50) ** wider for q in forecast.quantiles()), forecast.basis)

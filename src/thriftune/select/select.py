@@ -99,7 +99,8 @@ def run(
     def write(folder: Path) -> None:
         meter = _Pieces(context, upper_seconds)
         with meter.whole():
-            train, validation = pl.read_parquet(splits.train), pl.read_parquet(splits.validation)
+            train = pl.read_parquet(splits.train)
+            validation = pl.read_parquet(splits.validation) if "tfidf" in names else train.clear()
             chosen = _fit_all(train, validation, splits.task, names, options, folder, meter, parts)
         if "tfidf" in chosen:
             context.events.emit("decision", at_step=0, what="tfidf C", **chosen["tfidf"])
