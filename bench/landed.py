@@ -133,6 +133,8 @@ def project(
         folder = Path(place)
         (folder / "reviews.jsonl").write_text("".join(json.dumps(row) + "\n" for row in mine), encoding="utf-8")
         text = governor.PROJECT.format(**limits) + f"seed: {seed}\n"
+        if limits == AMPLE:
+            text += "evaluate: {held_out_in_turn: 0}\n"  # a longer run is judged here, by rows that it never saw
         if recipe:
             text += "train: {" + ", ".join(f"{key}: {value}" for key, value in recipe.items()) + "}\n"
         (folder / "thriftune.yaml").write_text(text)
