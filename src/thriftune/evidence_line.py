@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from thriftune.artifacts import Artifact, recipe_key
 from thriftune.asked import judged_in_turn
 from thriftune.errors import OutOfBudget
-from thriftune.evaluate.evidence import chance, parts_wanted, pooled, undecided
+from thriftune.evaluate.evidence import SURE, chance, parts_wanted, pooled, undecided
 from thriftune.evaluate.types import Comparison, Evaluation
 from thriftune.plan.plan import NOTHING
 from thriftune.search_line import work_maker
@@ -28,6 +28,7 @@ from thriftune.tasks.kinds import kind_of
 if TYPE_CHECKING:
     import polars as pl
 
+    from thriftune.budget.forecast import Forecast
     from thriftune.prepare.types import Splits
     from thriftune.search.trials import Trials
     from thriftune.tasks.base import Predictor
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 STAGE, STAGE_VERSION = "evidence", 1
 STUDY = "evidence."  # the name of its trainings among the attempt's events
 DECISION = "parts held out in turn"
+FEWEST_PARTS = 3  # a model without more than a third of the rows is another one
 BESIDE = 1.5  # how much longer than expected what surrounds a training may take
 
 
@@ -56,7 +58,8 @@ def gathered(session: Session, splits: Splits, evaluation: Evaluation, meant: Ca
     session.outlook.expect(STAGE, "training", NOTHING)
     with session.part(STAGE, metered=False) as span:
         parts = _Parts.of(session, splits, evaluation, meant)
-        count = session.decisions.take(DECISION, partial(parts.wanted, open_still))
+        count, of = session.decisions.take(DECISION, partial(parts.wanted, open_still))
+        parts.cut(of)
         found: list[Artifact] = []
         try:
             for part in range(count):
@@ -115,7 +118,7 @@ class _Parts:
         make: makes the work on rows to train on and rows to validate on.
         train: all training rows.
         validation: the validation split, by which every training chooses its best weights.
-        held_out: (rows,) the part that each training row is in.
+        held_out: (rows,) the part that each training row is in, by the latest `cut`.
         sizes: rows of each part.
     """
 
@@ -125,52 +128,77 @@ class _Parts:
     make: Callable[[pl.DataFrame, pl.DataFrame], Work]
     train: pl.DataFrame
     validation: pl.DataFrame
-    held_out: Any
-    sizes: Sequence[int]
+    held_out: Any = field(init=False)
+    sizes: Sequence[int] = field(init=False)
 
     def __post_init__(self) -> None:
         self._work = lru_cache(maxsize=1)(self._make_work)
 
     @staticmethod
     def of(session: Session, splits: Splits, evaluation: Evaluation, meant: Callable[[str], str]) -> _Parts:
-        """The parts of a run's training rows."""
-        import numpy as np
+        """The training rows of a run, not cut yet."""
         import polars as pl
+
+        reference = session.project.file.model_references[0]
+        maker = work_maker(session, splits, {reference: meant(reference)})
+        train, validation = pl.read_parquet(splits.train), pl.read_parquet(splits.validation)
+        return _Parts(
+            session, splits, evaluation, partial(maker, reference, session.project.file.train), train, validation
+        )
+
+    def cut(self, parts: int) -> None:
+        """Cut the training rows into so many parts."""
+        import numpy as np
 
         from thriftune.search.folds import folds_of
 
-        file = session.project.file
-        reference = file.model_references[0]
-        maker = work_maker(session, splits, {reference: meant(reference)})
-        train, validation = pl.read_parquet(splits.train), pl.read_parquet(splits.validation)
-        by_class = kind_of(splits.task).classes
-        held_out = folds_of(train, file.evaluate.held_out_in_turn, by_class, file.seed)
-        sizes = np.bincount(held_out, minlength=file.evaluate.held_out_in_turn).tolist()
-        make = partial(maker, reference, file.train)
-        return _Parts(session, splits, evaluation, make, train, validation, held_out, sizes)
+        by_class = kind_of(self.splits.task).classes
+        self.held_out = folds_of(self.train, parts, by_class, self.session.project.file.seed)
+        self.sizes = np.bincount(self.held_out, minlength=parts).tolist()
+        self._work.cache_clear()
 
-    def wanted(self, comparisons: Sequence[Comparison]) -> tuple[int, str]:
-        """How many parts are held out in turn, and why: what tells, as far as budget and deadline hold it.
+    def wanted(self, comparisons: Sequence[Comparison]) -> tuple[tuple[int, int], str]:
+        """How many parts are held out in turn, of how many, and why: what tells, as far as budget and deadline hold it.
+
+        Models of many parts are nearest to the tuned one, and those of few parts answer most rows in a second. So the
+        rows are cut into the most parts with which they tell, or else as tells best.
 
         Args:
             comparisons: those that the test rows leave undecided.
         """
+        most = self.session.project.file.evaluate.held_out_in_turn
+        cuts = sorted(range(most, min(most, FEWEST_PARTS) - 1, -1), key=lambda of: self._there(0, of) is None)
+        best: tuple[float, tuple[int, int], str] | None = None
+        for of in cuts:
+            self.cut(of)
+            count, tells, because = self._within(comparisons)
+            if best is None or tells > best[0]:
+                best = tells, (count, of), because
+            if count and tells >= SURE:
+                break
+        assert best is not None
+        return best[1:]
+
+    def _within(self, comparisons: Sequence[Comparison]) -> tuple[int, float, str]:
+        """How many parts of this cut are held out, the chance that they tell, or that all which fit would, and why."""
         have, sizes = comparisons[0].rows, self.sizes
         because = f"{have} test rows cannot tell"
         count = parts_wanted(comparisons, sizes)
-        missing = [part for part in range(count) if self._there(part) is None]
+        missing = [part for part in range(count) if self._there(part, len(sizes)) is None]
         if missing:
-            seconds = self._part_seconds()
-            holds = count - len(missing) + max(0, int(self._room() / seconds))
+            expected, most = self._part_seconds()
+            room = self._room()
+            holds = count - len(missing) + (1 + int((room - most) / expected) if room >= most else 0)
             if holds < count:
-                because += f", and what is left holds {holds} of {count} trainings of {seconds:.0f} s"
+                because += f", and what is left holds {holds} of {count} trainings of {expected:.0f} s"
                 sizes = sizes[:holds]
                 count = parts_wanted(comparisons, sizes)
         rows = have + sum(sizes[:count] if count else sizes)
-        tells = f"{rows:,} rows would with a chance of {chance(comparisons, rows):.0%}"
+        tells = chance(comparisons, rows)
+        because += f"; {rows:,} rows would with a chance of {tells:.0%}"
         if not count:
-            return 0, f"{because}; {tells}, which is too little"
-        return count, f"{because}; {tells}: {count} of {len(self.sizes)} parts of the training rows are added"
+            return 0, tells, f"{because}, which is too little"
+        return count, tells, f"{because}: {count} of {len(self.sizes)} parts of the training rows are added"
 
     def answered(self, part: int) -> Artifact:
         """The answers to a part's rows of a model and baselines that have not seen them.
@@ -179,7 +207,8 @@ class _Parts:
             OutOfBudget, _OutOfRoom: what is left does not hold it.
         """
         about = {"part": part, "of": len(self.sizes)}
-        return self.session.context.artifacts.build(STAGE, self._key(part), about, partial(self._write, part))
+        key = self._key(part, len(self.sizes))
+        return self.session.context.artifacts.build(STAGE, key, about, partial(self._write, part))
 
     def _write(self, part: int, folder: Path) -> None:
         import polars as pl
@@ -187,7 +216,7 @@ class _Parts:
         from thriftune.search.policies import Proposal
         from thriftune.search.trials import Failed, OutOfMoney
 
-        if self._part_seconds() > self._room():
+        if self._part_seconds()[1] > self._room():
             raise _OutOfRoom("what is left does not hold the next")
         held = pl.Series(self.held_out == part)
         rest, rows = self.train.filter(~held), self.train.filter(held)
@@ -221,16 +250,16 @@ class _Parts:
         file, context = self.session.project.file, self.session.context
         return Asking(predictor, self.splits.task, file.evaluate, context, metered=True, progress=None).ask(rows)
 
-    def _there(self, part: int) -> Artifact | None:
-        return self.session.context.artifacts.find(STAGE, self._key(part))
+    def _there(self, part: int, of: int) -> Artifact | None:
+        return self.session.context.artifacts.find(STAGE, self._key(part, of))
 
-    def _key(self, part: int) -> str:
+    def _key(self, part: int, of: int) -> str:
         file = self.session.project.file
         recipe = {
             "train": file.train.model_dump(mode="json"),
             "select": file.select.model_dump(mode="json"),
             "part": part,
-            "of": len(self.sizes),
+            "of": of,
             "seed": file.seed,
             "tuned": self.evaluation.tuned.candidate,
         }
@@ -284,17 +313,16 @@ class _Parts:
         every, _ = validate_every(work, self._bench[1])
         return -(-work.full_steps // every)
 
-    @cached_property
-    def _training_seconds(self) -> float:
-        """The most that a training without a part is expected to take: the parts are about as large."""
+    def _training_seconds(self) -> Forecast:
+        """A training without a part: the parts are about as large."""
         from thriftune.train.train import estimate, validate_every
 
         work, costs = self._work(0), self._bench[1]
         every, _ = validate_every(work, costs)
-        return estimate(work, costs, every, work.full_steps, self.session.project.file.train).p95
+        return estimate(work, costs, every, work.full_steps, self.session.project.file.train)
 
-    def _part_seconds(self) -> float:
-        """The most that a part is expected to take: a training, the baselines, and all answers."""
+    def _part_seconds(self) -> tuple[float, float]:
+        """What a part is expected to take, and the most: a training, the baselines, and all answers."""
         from thriftune.select import select
 
         file, rows = self.session.project.file, max(self.sizes)
@@ -303,7 +331,8 @@ class _Parts:
         asked = [self.evaluation.tuned, *self.evaluation.baselines]
         answering = rows * sum(scores.seconds / scores.rows for scores in asked)
         opening = self.session.record.forecast(f"load/{file.model_references[0]}").p50
-        return self._training_seconds + BESIDE * (fitting + answering + 2 * opening)
+        training, beside = self._training_seconds(), fitting + answering + 2 * opening
+        return training.p50 + beside, training.p95 + BESIDE * beside
 
     def _room(self) -> float:
         """Seconds that are left when what must still follow, and the comparison, are kept free."""

@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -36,7 +37,8 @@ def test_training_rows_that_are_held_out_in_turn_tell_where_a_few_test_rows_cann
     assert (first["decision"], last["decision"]) == ("cannot tell", "ship")
     (decision,) = decided(line, "parts held out in turn")
     parts = line.events("evidence.part")
-    assert len(parts) == decision["chosen"] > 0
+    held, of = decision["chosen"]
+    assert 0 < len(parts) == held <= of == 4
     tested = line.events("evaluation.scores")[-1]["rows"]
     rows = tested + sum(part["rows"] for part in parts)
     assert tested < ROWS / 5
@@ -98,7 +100,7 @@ def test_nothing_is_held_out_where_no_number_of_rows_would_tell_or_the_project_s
     assert report["verdict"]["decision"] != "ship"
     for decision in decided(lost, "parts held out in turn"):
         assert "test rows cannot tell" in decision["because"]
-        assert bool(decision["chosen"]) == bool(lost.events("evidence.part"))
+        assert bool(decision["chosen"][0]) == bool(lost.events("evidence.part"))
 
 
 UNDECIDED = Comparison("tfidf", "f1_macro", 0.1, -0.05, 0.25, 0.1, 0.975, "cannot tell", 40, 9)
@@ -107,21 +109,25 @@ UNDECIDED = Comparison("tfidf", "f1_macro", 0.1, -0.05, 0.25, 0.1, 0.975, "canno
 @pytest.mark.parametrize(
     ("difference", "room", "taken", "says"),
     [
+        (0.12, 1000.0, (3, 5), r"40 test rows cannot tell; 220 rows would with a chance of 8\d%: 3 of 5 parts of the"),
+        # Three parts of five do not fit: larger ones of fewer trainings tell as surely.
+        (0.12, 25.0, (2, 4), r"40 test rows cannot tell; 190 rows would with a chance of 8\d%: 2 of 4 parts of the"),
+        (0.12, 20.0, (1, 3), r"what is left holds 1 of 2 trainings of 10 s; 140 rows would with .*: 1 of 3 parts"),
         (
-            0.12,
-            1000.0,
-            3,
-            r"40 test rows cannot tell; 220 rows would with a chance of 8\d%: 3 of 5 parts of the training",
+            0.03,
+            15.0,
+            (0, 3),
+            r"holds 1 of 3 trainings of 10 s; 140 rows would with a chance of \d+%, which is too little",
         ),
-        (0.12, 25.0, 2, r"cannot tell, and what is left holds 2 of 3 trainings of 10 s; 160 rows would .*: 2 of 5"),
-        (0.03, 15.0, 0, r"holds 1 of 5 trainings of 10 s; 100 rows would with a chance of \d+%, which is too little"),
-        (0.12, -1.0, 0, r"holds 0 of 3 trainings of 10 s; 40 rows would with a chance of 0%, which is too little"),
+        (0.12, -1.0, (0, 5), r"holds 0 of 3 trainings of 10 s; 40 rows would with a chance of 0%, which is too little"),
     ],
 )
 def test_as_many_parts_are_held_out_as_tell_and_budget_and_deadline_hold(monkeypatch, difference, room, taken, says):
-    parts = _Parts(*[None] * 7, sizes=[60] * 5)
-    monkeypatch.setattr(parts, "_there", lambda part: None)
-    monkeypatch.setattr(parts, "_part_seconds", lambda: 10.0)
+    file = SimpleNamespace(evaluate=SimpleNamespace(held_out_in_turn=5))
+    parts = _Parts(SimpleNamespace(project=SimpleNamespace(file=file)), *[None] * 5)
+    monkeypatch.setattr(parts, "cut", lambda of: setattr(parts, "sizes", [300 // of] * of))
+    monkeypatch.setattr(parts, "_there", lambda part, of: None)
+    monkeypatch.setattr(parts, "_part_seconds", lambda: (10.0, 12.0))
     monkeypatch.setattr(parts, "_room", lambda: room)
     half = 0.15
     one = replace(UNDECIDED, difference=difference, low=difference - half, high=difference + half)

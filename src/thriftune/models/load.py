@@ -88,11 +88,10 @@ def load_encoder_classifier(
     Raises:
         BadInput: the weights do not fit the config.
     """
-    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoModelForTokenClassification
+    from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
-    with quiet_transformers():
-        config = AutoConfig.from_pretrained(folder, **_LOCAL)
-    own_head = [config.id2label[i] for i in sorted(config.id2label)] == labels
+    config = _config(folder)
+    own_head = _labels_of(config) == labels
     config.num_labels = len(labels)
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: i for i, label in enumerate(labels)}
@@ -106,6 +105,22 @@ def load_encoder_classifier(
     if not own_head:
         _renew_head(model)
     return cast(nn.Module, model)
+
+
+def has_head_for(folder: Path, labels: list[str]) -> bool:
+    """Whether a folder's own head was trained for these very labels in this order."""
+    return _labels_of(_config(folder)) == labels
+
+
+def _config(folder: Path) -> Any:
+    from transformers import AutoConfig
+
+    with quiet_transformers():
+        return AutoConfig.from_pretrained(folder, **_LOCAL)
+
+
+def _labels_of(config: Any) -> list[str]:
+    return [config.id2label[i] for i in sorted(config.id2label)]
 
 
 def _renew_head(model: Any) -> None:
@@ -257,6 +272,13 @@ def linear_layers(model: Any, frozen_layers: int = 0) -> dict[str, nn.Module]:
     frozen = list(layer_list(model))[:frozen_layers] if frozen_layers else []
     left_out = {module for layer in frozen for module in layer.modules()} | {model.get_output_embeddings()}
     return {name: m for name, m in model.named_modules() if isinstance(m, kinds) and m not in left_out}
+
+
+def head_parameters(model: Any) -> list[nn.Parameter]:
+    """The parameters outside the body that was trained before, with adapters on it or not."""
+    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+    body = f"{whole.base_model_prefix}."
+    return [parameter for name, parameter in whole.named_parameters() if not name.startswith(body)]
 
 
 def parameters_by_block(model: nn.Module) -> dict[str, list[nn.Parameter]]:

@@ -24,6 +24,7 @@ SEARCHED = (
     "warmup",
     "weight_decay",
     "layer_decay",
+    "head_rate",
     "dropout",
     "label_smoothing",
     "class_weights",

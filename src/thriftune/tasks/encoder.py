@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from thriftune.models.adapters import LoraShape, with_adapters
 from thriftune.models.dropout import make_dropout_quick
 from thriftune.models.first_token import read_first_token_only
-from thriftune.models.load import Head, load_encoder, load_encoder_classifier, load_tokenizer
+from thriftune.models.load import Head, has_head_for, load_encoder, load_encoder_classifier, load_tokenizer
 from thriftune.models.prefix import freeze_first, still_prefix
 from thriftune.models.quiet import quiet_transformers
 from thriftune.models.reference import ModelFolder
@@ -80,6 +80,11 @@ class EncoderTask:
             model = with_adapters(model, self.lora, kind, self.frozen_layers, fresh_modules(model))
         still_prefix(model)
         return model
+
+    @property
+    def fresh_head(self) -> bool:
+        """Whether the head is drawn at random, since the model's folder has none for these labels."""
+        return not has_head_for(self.model.path, list(self.labels))
 
     def _read(self, asked: Sequence[Any], **options: Any) -> tuple[list[Any], list[Any]]:
         """(rows,) each as the tokenizer reads it whole, and cut to `max_tokens`."""

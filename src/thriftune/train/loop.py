@@ -300,7 +300,9 @@ class Loop:
 
     def _optimizer(self, before: torch.optim.Optimizer | None = None) -> torch.optim.AdamW:
         recipe, freed_at = self.recipe, self.unfreezing.freed_at
-        return adamw(self.model, recipe.rate, recipe.weight_decay, recipe.layer_decay, freed_at, before)
+        return adamw(
+            self.model, recipe.rate, recipe.weight_decay, recipe.layer_decay, freed_at, before, recipe.head_rate
+        )
 
     def _block(self, validate_every: int) -> None:
         """Some steps, reserved before and metered after: about half a second's, up to the next thing to do."""

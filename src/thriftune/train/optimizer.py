@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from thriftune.models.load import parameters_by_block
+from thriftune.models.load import head_parameters, parameters_by_block
 
 
 def adamw(
@@ -16,6 +16,7 @@ def adamw(
     layer_decay: float = 1.0,
     freed_at: Mapping[str, float] | None = None,
     before: torch.optim.Optimizer | None = None,
+    head_rate: float = 1.0,
 ) -> torch.optim.AdamW:
     """Fused AdamW over what is trained (Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019).
 
@@ -24,19 +25,22 @@ def adamw(
 
     Args:
         model: whose parameters that require gradients are trained.
-        rate: of the head.
+        rate: of what stands above the layers.
         weight_decay: of the matrices.
         layer_decay: a layer's rate over that of the one above it, the embeddings lowest (Howard and Ruder, "Universal
             Language Model Fine-tuning", ACL 2018, section 3.2: discriminative fine-tuning).
         freed_at: the progress at which a block (`parameters_by_block`) began to be trained, where not from the start.
         before: an optimizer over fewer or more of these parameters: its moments are gone on with, those of the others
             are fresh.
+        head_rate: the rate of the head (`head_parameters`) over `rate`.
     """
+    head = set(head_parameters(model)) if head_rate != 1.0 else set()
     blocks = _blocks(model, layer_decay, freed_at or {})
     groups: dict[tuple[float, float, bool, type], list[torch.nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
             scale, freed = blocks.get(parameter, (1.0, 0.0))
+            scale *= head_rate if parameter in head else 1.0
             kind = type(parameter.data)  # sharded tensors and plain ones are not fused together
             groups.setdefault((scale, freed, parameter.dim() >= 2, kind), []).append(parameter)
     optimizer = torch.optim.AdamW(
@@ -78,7 +82,7 @@ def set_rates(optimizer: torch.optim.Optimizer, rate: float, progress: float, th
 
     Args:
         optimizer: from `adamw`.
-        rate: of the head.
+        rate: of what stands above the layers, but for a head with a rate of its own.
         progress: of training, 0…1.
         thaw: share of progress in which the rate of what was freed on the way rises to its own.
     """

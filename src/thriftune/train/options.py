@@ -12,6 +12,8 @@ from thriftune.options import Options, Seconds, parse_amount
 from thriftune.tasks.kinds import Method, kind_of
 from thriftune.train.recipe import Phase
 
+MANY_LABELS = 6  # from here on a fresh head has a rate of its own
+HEAD_RATE, FASTEST_HEAD = 100.0, 1e-2  # so many times its encoder's, but no more than this
 MIN_UPDATES = 200  # few rows are passed over more often, so that the rate's curve has this many steps to act
 MAX_EPOCHS = 10
 GRADUAL = ((0.0, 2 / 3, 4.0), (0.5, 0.0, 1.5))
@@ -117,6 +119,14 @@ class TrainOptions(Options):
         description="Classifier: 1e-4, the best measured for MiniLM, and 2e-5 from 100 million parameters on (BERT,"
         " 2019); head alone: 1e-3, measured; adapters: 2e-4 (QLoRA, 2023), on a classifier 1e-3, for preferences 5e-5;"
         " decoder, every weight: 2e-5",
+    )
+    head_rate: AutoFloat = Field(
+        default=None,
+        gt=0,
+        le=1000,
+        description="A classifier's head's rate over its encoder's: 100 for a fresh one of 6 labels or more, up to a"
+        " rate of 1e-2 (at one rate for all, training ends before a head of many labels points anywhere); 1 for fewer"
+        " labels, a head that was trained before, adapters, the head alone, and with unfreeze gradual",
     )
     layer_decay: float = Field(
         default=1.0,
@@ -289,6 +299,14 @@ class TrainOptions(Options):
     def dropout_rate(self) -> float | None:
         """What replaces the model's own dropout rates, "auto" resolved; None to keep them."""
         return 0.0 if self.dropout is None and self.unfreeze == "gradual" else self.dropout
+
+    def head_rate_for(self, task: str, parameters: int | None, fresh_labels: int) -> float:
+        """The head's rate over the encoder's, "auto" resolved for the model and so many labels of a fresh head."""
+        if self.head_rate is not None:
+            return self.head_rate
+        if fresh_labels < MANY_LABELS or self.method_for(task) != "full" or self.unfreeze != "none":
+            return 1.0
+        return max(1.0, min(HEAD_RATE, FASTEST_HEAD / self.learning_rate_for(task, parameters)))
 
     def learning_rate_for(self, task: str, parameters: int | None = None) -> float:
         """The peak rate, "auto" resolved for the task and, where known, the model's number of parameters."""

@@ -46,6 +46,7 @@ class Recipe:
     rate: float  # peak learning rate
     weight_decay: float = 0.01
     layer_decay: float = 1.0  # a layer's rate over that of the one above it
+    head_rate: float = 1.0  # the head's rate over that of the last layer
     phases: tuple[Phase, ...] = ()  # of gradual unfreezing; none: what is trained stays the same
     thaw: float = 0.02  # share of progress in which the rate of newly freed layers rises
     ema: float = 0.0  # decay of the average of the weights that is validated and kept; 0: the weights themselves

@@ -115,6 +115,7 @@ def recipe_of(
     parameters: int | None = None,
     parts: tuple[str, ...] = (),
     phases: tuple[Phase, ...] = (),
+    fresh_labels: int = 0,
 ) -> Recipe:
     """The options with every "auto" resolved for this task and data.
 
@@ -124,6 +125,7 @@ def recipe_of(
         parameters: of the model, where known.
         parts: the names of the data's parts.
         phases: of gradual unfreezing.
+        fresh_labels: of an encoder's head, where that is drawn at random.
     """
     return Recipe(
         epochs=options.epochs_for(task.name, rows),
@@ -131,6 +133,7 @@ def recipe_of(
         rate=options.learning_rate_for(task.name, parameters),
         weight_decay=options.weight_decay,
         layer_decay=options.layer_decay,
+        head_rate=options.head_rate_for(task.name, parameters, fresh_labels),
         phases=phases,
         ema=options.ema,
         warmup=options.warmup,
