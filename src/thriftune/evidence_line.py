@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, lru_cache, partial
+from dataclasses import dataclass
+from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,12 +59,11 @@ def gathered(session: Session, splits: Splits, evaluation: Evaluation, meant: Ca
     with session.part(STAGE, metered=False) as span:
         parts = _Parts.of(session, splits, evaluation, meant)
         count, of = session.decisions.take(DECISION, partial(parts.wanted, open_still))
-        parts.cut(of)
         found: list[Artifact] = []
         try:
             for part in range(count):
-                found.append(parts.answered(part))
-                rows = int(parts.sizes[part])
+                found.append(parts.answered(part, of))
+                rows = parts.sizes(of)[part]
                 session.context.events.emit("evidence.part", part=part + 1, of=count, rows=rows)
         except (OutOfBudget, _OutOfRoom) as refusal:
             what = f"{len(found)} of {count} parts were held out in turn: {refusal}"
@@ -109,7 +108,7 @@ class _OutOfRoom(Exception):
 
 @dataclass
 class _Parts:
-    """The training rows, cut into parts that are held out in turn.
+    """The training rows, cut into so many parts (`of`) that are held out in turn.
 
     Args:
         session: the run.
@@ -118,8 +117,6 @@ class _Parts:
         make: makes the work on rows to train on and rows to validate on.
         train: all training rows.
         validation: the validation split, by which every training chooses its best weights.
-        held_out: (rows,) the part that each training row is in, by the latest `cut`.
-        sizes: rows of each part.
     """
 
     session: Session
@@ -128,11 +125,10 @@ class _Parts:
     make: Callable[[pl.DataFrame, pl.DataFrame], Work]
     train: pl.DataFrame
     validation: pl.DataFrame
-    held_out: Any = field(init=False)
-    sizes: Sequence[int] = field(init=False)
 
     def __post_init__(self) -> None:
         self._work = lru_cache(maxsize=1)(self._make_work)
+        self._training = cache(self._estimated)
 
     @staticmethod
     def of(session: Session, splits: Splits, evaluation: Evaluation, meant: Callable[[str], str]) -> _Parts:
@@ -142,20 +138,20 @@ class _Parts:
         reference = session.project.file.model_references[0]
         maker = work_maker(session, splits, {reference: meant(reference)})
         train, validation = pl.read_parquet(splits.train), pl.read_parquet(splits.validation)
-        return _Parts(
-            session, splits, evaluation, partial(maker, reference, session.project.file.train), train, validation
-        )
+        make = partial(maker, reference, session.project.file.train)
+        return _Parts(session, splits, evaluation, make, train, validation)
 
-    def cut(self, parts: int) -> None:
-        """Cut the training rows into so many parts."""
+    def sizes(self, of: int) -> list[int]:
+        """Rows of each part."""
         import numpy as np
 
+        return [int(rows) for rows in np.bincount(self._held_out(of), minlength=of)]
+
+    def _held_out(self, of: int) -> Any:
+        """(rows,) the part that each training row is in."""
         from thriftune.search.folds import folds_of
 
-        by_class = kind_of(self.splits.task).classes
-        self.held_out = folds_of(self.train, parts, by_class, self.session.project.file.seed)
-        self.sizes = np.bincount(self.held_out, minlength=parts).tolist()
-        self._work.cache_clear()
+        return folds_of(self.train, of, kind_of(self.splits.task).classes, self.session.project.file.seed)
 
     def wanted(self, comparisons: Sequence[Comparison]) -> tuple[tuple[int, int], str]:
         """How many parts are held out in turn, of how many, and why: what tells, as far as budget and deadline hold it.
@@ -170,8 +166,7 @@ class _Parts:
         cuts = sorted(range(most, min(most, FEWEST_PARTS) - 1, -1), key=lambda of: self._there(0, of) is None)
         best: tuple[float, tuple[int, int], str] | None = None
         for of in cuts:
-            self.cut(of)
-            count, tells, because = self._within(comparisons)
+            count, tells, because = self._within(comparisons, of)
             if best is None or tells > best[0]:
                 best = tells, (count, of), because
             if count and tells >= SURE:
@@ -179,14 +174,14 @@ class _Parts:
         assert best is not None
         return best[1:]
 
-    def _within(self, comparisons: Sequence[Comparison]) -> tuple[int, float, str]:
-        """How many parts of this cut are held out, the chance that they tell, or that all which fit would, and why."""
-        have, sizes = comparisons[0].rows, self.sizes
+    def _within(self, comparisons: Sequence[Comparison], of: int) -> tuple[int, float, str]:
+        """How many parts are held out, the chance that they tell, or that all which fit would, and why."""
+        have, sizes = comparisons[0].rows, self.sizes(of)
         because = f"{have} test rows cannot tell"
         count = parts_wanted(comparisons, sizes)
-        missing = [part for part in range(count) if self._there(part, len(sizes)) is None]
+        missing = [part for part in range(count) if self._there(part, of) is None]
         if missing:
-            expected, most = self._part_seconds()
+            expected, most = self._part_seconds(of)
             room = self._room()
             holds = count - len(missing) + (1 + int((room - most) / expected) if room >= most else 0)
             if holds < count:
@@ -198,30 +193,29 @@ class _Parts:
         because += f"; {rows:,} rows would with a chance of {tells:.0%}"
         if not count:
             return 0, tells, f"{because}, which is too little"
-        return count, tells, f"{because}: {count} of {len(self.sizes)} parts of the training rows are added"
+        return count, tells, f"{because}: {count} of {of} parts of the training rows are added"
 
-    def answered(self, part: int) -> Artifact:
+    def answered(self, part: int, of: int) -> Artifact:
         """The answers to a part's rows of a model and baselines that have not seen them.
 
         Raises:
             OutOfBudget, _OutOfRoom: what is left does not hold it.
         """
-        about = {"part": part, "of": len(self.sizes)}
-        key = self._key(part, len(self.sizes))
-        return self.session.context.artifacts.build(STAGE, key, about, partial(self._write, part))
+        about, key = {"part": part, "of": of}, self._key(part, of)
+        return self.session.context.artifacts.build(STAGE, key, about, partial(self._write, part, of))
 
-    def _write(self, part: int, folder: Path) -> None:
+    def _write(self, part: int, of: int, folder: Path) -> None:
         import polars as pl
 
         from thriftune.search.policies import Proposal
         from thriftune.search.trials import Failed, OutOfMoney
 
-        if self._part_seconds()[1] > self._room():
+        if self._part_seconds(of)[1] > self._room():
             raise _OutOfRoom("what is left does not hold the next")
-        held = pl.Series(self.held_out == part)
+        held = pl.Series(self._held_out(of) == part)
         rest, rows = self.train.filter(~held), self.train.filter(held)
-        trials = self._trials()
-        looks = self._looks(self._work(part))
+        trials = self._trials(of)
+        looks = self._looks(self._work(part, of))
         try:
             trials.look(Proposal(0, part, looks, math.inf, 0.0), looks)
         except (OutOfMoney, Failed) as refusal:
@@ -267,21 +261,18 @@ class _Parts:
 
     # the trainings
 
-    def _make_work(self, part: int) -> Work:
+    def _make_work(self, part: int, of: int) -> Work:
         import polars as pl
 
-        return self.make(self.train.filter(pl.Series(self.held_out != part)), self.validation)
+        return self.make(self.train.filter(pl.Series(self._held_out(of) != part)), self.validation)
 
-    def _work_of(self, _number: int, part: int) -> Work:
-        return self._work(part)
-
-    def _trials(self) -> Trials:
+    def _trials(self, of: int) -> Trials:
         from thriftune.search.trials import TRIAL_KINDS, Trials
 
         context = self.session.context
         machine, costs = self._bench
         return Trials(
-            work_of=self._work_of,
+            work_of=lambda _number, part: self._work(part, of),
             machine=machine,
             costs=costs,
             meter=context.meter,
@@ -299,7 +290,7 @@ class _Parts:
         from thriftune.train.machine import choose_machine
 
         session, context = self.session, self.session.context
-        work, scratch = self._work(0), context.root / STAGE / "probe"
+        work, scratch = self._work(0, session.project.file.evaluate.held_out_in_turn), context.root / STAGE / "probe"
         machine = choose_machine(session.decisions.take, work.hidden_size, session.project.file.train, session.record)
         most = min(self._room(), 10 * PROBE_SECONDS)
         with context.meter.unit("training", "evidence: real steps are probed", most):
@@ -313,25 +304,25 @@ class _Parts:
         every, _ = validate_every(work, self._bench[1])
         return -(-work.full_steps // every)
 
-    def _training_seconds(self) -> Forecast:
-        """A training without a part: the parts are about as large."""
+    def _estimated(self, of: int) -> Forecast:
+        """Seconds of a training without a part: the parts are about as large."""
         from thriftune.train.train import estimate, validate_every
 
-        work, costs = self._work(0), self._bench[1]
+        work, costs = self._work(0, of), self._bench[1]
         every, _ = validate_every(work, costs)
         return estimate(work, costs, every, work.full_steps, self.session.project.file.train)
 
-    def _part_seconds(self) -> tuple[float, float]:
+    def _part_seconds(self, of: int) -> tuple[float, float]:
         """What a part is expected to take, and the most: a training, the baselines, and all answers."""
         from thriftune.select import select
 
-        file, rows = self.session.project.file, max(self.sizes)
+        file, rows = self.session.project.file, max(self.sizes(of))
         labels = self.evaluation.tuned.predictions["target"].n_unique()
         fitting = select.estimate(len(self.train), labels, self.splits.task, file.select).p50
         asked = [self.evaluation.tuned, *self.evaluation.baselines]
         answering = rows * sum(scores.seconds / scores.rows for scores in asked)
         opening = self.session.record.forecast(f"load/{file.model_references[0]}").p50
-        training, beside = self._training_seconds(), fitting + answering + 2 * opening
+        training, beside = self._training(of), fitting + answering + 2 * opening
         return training.p50 + beside, training.p95 + BESIDE * beside
 
     def _room(self) -> float:
@@ -341,7 +332,7 @@ class _Parts:
     def _comparing(self) -> float:
         from thriftune.evaluate.evaluate import comparison_seconds
 
-        rows = self.evaluation.tuned.rows + sum(self.sizes)
+        rows = self.evaluation.tuned.rows + len(self.train)
         labels = self.evaluation.tuned.predictions["target"].n_unique()
         options = self.session.project.file.evaluate
         return comparison_seconds(rows, self.splits.task, options, len(self.evaluation.baselines), labels).p95

@@ -125,9 +125,9 @@ UNDECIDED = Comparison("tfidf", "f1_macro", 0.1, -0.05, 0.25, 0.1, 0.975, "canno
 def test_as_many_parts_are_held_out_as_tell_and_budget_and_deadline_hold(monkeypatch, difference, room, taken, says):
     file = SimpleNamespace(evaluate=SimpleNamespace(held_out_in_turn=5))
     parts = _Parts(SimpleNamespace(project=SimpleNamespace(file=file)), *[None] * 5)
-    monkeypatch.setattr(parts, "cut", lambda of: setattr(parts, "sizes", [300 // of] * of))
+    monkeypatch.setattr(parts, "sizes", lambda of: [300 // of] * of)
     monkeypatch.setattr(parts, "_there", lambda part, of: None)
-    monkeypatch.setattr(parts, "_part_seconds", lambda: (10.0, 12.0))
+    monkeypatch.setattr(parts, "_part_seconds", lambda of: (10.0, 12.0))
     monkeypatch.setattr(parts, "_room", lambda: room)
     half = 0.15
     one = replace(UNDECIDED, difference=difference, low=difference - half, high=difference + half)
