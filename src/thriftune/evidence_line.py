@@ -129,6 +129,7 @@ class _Parts:
     def __post_init__(self) -> None:
         self._work = lru_cache(maxsize=1)(self._make_work)
         self._training = cache(self._estimated)
+        self._held_out = cache(self._cut)
 
     @staticmethod
     def of(session: Session, splits: Splits, evaluation: Evaluation, meant: Callable[[str], str]) -> _Parts:
@@ -147,7 +148,7 @@ class _Parts:
 
         return [int(rows) for rows in np.bincount(self._held_out(of), minlength=of)]
 
-    def _held_out(self, of: int) -> Any:
+    def _cut(self, of: int) -> Any:
         """(rows,) the part that each training row is in."""
         from thriftune.search.folds import folds_of
 
