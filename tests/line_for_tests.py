@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from decimal import Decimal
 from hashlib import blake2b
@@ -138,11 +139,12 @@ class Line:
         return dict(json.loads(ended.stdout))
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        """Rows of the project's database."""
+        """Rows of the project's database; a SQLite file is read as one who may not touch its log, at work or ended."""
         if self.database:
             with psycopg.connect(self.database.replace("+psycopg", "")) as server:
                 return server.execute(query.encode()).fetchall()
-        with sqlite3.connect(self.folder / ".thriftune" / "thriftune.db") as connection:
+        file = (self.folder / ".thriftune" / "thriftune.db").absolute().as_uri()
+        with closing(sqlite3.connect(f"{file}?mode=ro", uri=True)) as connection:
             return connection.execute(query).fetchall()
 
     def events(self, kind: str) -> list[dict[str, Any]]:

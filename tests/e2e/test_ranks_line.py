@@ -46,7 +46,24 @@ def taken_up(state: Path) -> Line:
 
 
 def put_aside(line: Line, name: str) -> Line:
+    """The project under another name, once nobody is at work on it.
+
+    The last to close a SQLite file deletes its log by name, and by then the name may be the next project's.
+    """
+    line.wait_until(lambda: not users(line.folder), "the end of all who use the project")
     return Line(Path(shutil.move(line.folder, line.folder.parent / name)), line.home)
+
+
+def users(folder: Path) -> list[psutil.Process]:
+    """The processes that have a file under a folder open."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if any(Path(file.path).is_relative_to(folder) for file in process.open_files()):
+                found.append(process)
+        except psutil.Error:  # it has ended, or is not ours to look into
+            continue
+    return found
 
 
 def far(one: Line, other: Line) -> float:
