@@ -32,7 +32,7 @@ from thriftune.search.sampled import policy_of
 from thriftune.search.space import Space, make_space
 
 TABLE = BENCH / "search-table" / "movie-minilm.jsonl"
-REPLAYS, FEW_REPLAYS, QUICK_REPLAYS = 500, 100, 6
+REPLAYS, FEW_REPLAYS, QUICK_REPLAYS = 2000, 100, 6
 SHARES = [1 / 40, 1 / 20, 1 / 10, 1 / 5]
 SHARE = 1 / 20
 TARGET_GAP = 0.5  # points

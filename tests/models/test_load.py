@@ -17,6 +17,9 @@ from small_models import LARGE_VOCABULARY, LAYERS
 from thriftune.errors import BadInput
 from thriftune.models.attention import ATTENTION
 from thriftune.models.load import (
+    body_of,
+    head_modules,
+    head_parameters,
     layer_list,
     load_decoder,
     load_encoder,
@@ -110,6 +113,28 @@ def test_layers_are_found_under_adapters(small_models: Path) -> None:
     trained = {id(p) for p in model.parameters() if p.requires_grad}
     in_layers = {id(p) for name, block in parameters_by_block(model).items() if "layer" in name for p in block}
     assert trained and trained <= in_layers
+
+
+def test_a_head_is_what_stands_outside_the_body(small_models: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    model = load_encoder_classifier(small_models / "roberta", ["bad", "good"])
+    head = {id(parameter) for parameter in model.classifier.parameters()}
+    assert body_of(model) is model.roberta and set(head_modules(model)) == {"classifier"}
+    assert {id(parameter) for parameter in head_parameters(model)} == head
+    lora = LoraConfig(r=2, target_modules=["query"], modules_to_save=["classifier"], task_type="SEQ_CLS")
+    adapted = get_peft_model(model, lora)
+    assert body_of(adapted) is body_of(model)
+    trained = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
+    of_head = {id(parameter) for parameter in head_parameters(adapted)}
+    in_head = {name for name, parameter in adapted.named_parameters() if id(parameter) in of_head}
+    assert trained & in_head == {name for name in trained if "modules_to_save" in name} != set()
+
+
+def test_a_projection_tied_to_the_embedding_is_the_body_s(small_models: Path) -> None:
+    decoder = load_decoder(small_models / "llama")
+    assert set(head_modules(decoder)) == {"lm_head"}
+    assert head_parameters(decoder) == []
 
 
 def test_a_tuned_model_keeps_its_head_and_another_task_gets_a_fresh_one(small_models: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 
-from thriftune.models.load import linear_layers
+from thriftune.models.load import body_of, linear_layers
 from thriftune.models.prefix import freeze_first
 from thriftune.models.quiet import quiet_transformers
 
@@ -154,7 +154,7 @@ def _restrict(model: Any, tuning: Tuning) -> int:
     for it here.
     """
     if tuning.method == "head":
-        model.get_submodule(model.base_model_prefix).requires_grad_(False)
+        body_of(model).requires_grad_(False)
         return 0
     freeze_first(model, tuning.frozen_layers)
     if tuning.method != "lora":

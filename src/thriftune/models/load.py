@@ -125,13 +125,13 @@ def _labels_of(config: Any) -> list[str]:
 
 def _renew_head(model: Any) -> None:
     """Draw the weights outside the encoder anew, as Transformers draws those that a checkpoint lacks."""
-    for name, child in model.named_children():
-        if name != model.base_model_prefix:
-            for part in [child, *child.modules()]:
-                part._is_hf_initialized = False
-            for parameter in child.parameters():
-                parameter._is_hf_initialized = False
-            child.apply(model._init_weights)
+    child: Any
+    for child in head_modules(model).values():
+        for part in [child, *child.modules()]:
+            part._is_hf_initialized = False
+        for parameter in child.parameters():
+            parameter._is_hf_initialized = False
+        child.apply(model._init_weights)
 
 
 def load_encoder(folder: Path) -> nn.Module:
@@ -274,11 +274,24 @@ def linear_layers(model: Any, frozen_layers: int = 0) -> dict[str, nn.Module]:
     return {name: m for name, m in model.named_modules() if isinstance(m, kinds) and m not in left_out}
 
 
-def head_parameters(model: Any) -> list[nn.Parameter]:
-    """The parameters outside the body that was trained before, with adapters on it or not."""
-    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
-    body = f"{whole.base_model_prefix}."
-    return [parameter for name, parameter in whole.named_parameters() if not name.startswith(body)]
+def body_of(model: nn.Module) -> nn.Module:
+    """What stands under the head and was trained before, with adapters on it or without."""
+    whole: Any = model
+    if hasattr(whole, "get_base_model"):
+        whole = whole.get_base_model()
+    return cast(nn.Module, whole.base_model)
+
+
+def head_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """The modules beside the body, by name, of a model without adapters."""
+    body = body_of(model)
+    return {name: child for name, child in model.named_children() if child is not body}
+
+
+def head_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters outside the body: a projection that is tied to the body's embedding is the body's."""
+    inside = {id(parameter) for parameter in body_of(model).parameters()}
+    return [parameter for parameter in model.parameters() if id(parameter) not in inside]
 
 
 def parameters_by_block(model: nn.Module) -> dict[str, list[nn.Parameter]]:

@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 from thriftune.models.adapters import LoraShape, with_adapters
 from thriftune.models.dropout import make_dropout_quick
 from thriftune.models.first_token import read_first_token_only
-from thriftune.models.load import Head, has_head_for, load_encoder, load_encoder_classifier, load_tokenizer
+from thriftune.models.load import (
+    Head,
+    body_of,
+    has_head_for,
+    head_modules,
+    load_encoder,
+    load_encoder_classifier,
+    load_tokenizer,
+)
 from thriftune.models.prefix import freeze_first, still_prefix
 from thriftune.models.quiet import quiet_transformers
 from thriftune.models.reference import ModelFolder
@@ -72,7 +80,7 @@ class EncoderTask:
         torch.manual_seed(self.seed)
         model = self._open(self.model.path)
         if self.head_only:
-            freeze_body(model)
+            body_of(model).requires_grad_(False)
         else:
             freeze_first(model, self.frozen_layers)
         if self.lora is not None:
@@ -208,17 +216,8 @@ class EncoderTask:
 
 def fresh_modules(model: torch.nn.Module) -> list[str]:
     """The names of the modules that no pre-training has trained for this: the head, and the pooler under it."""
-    body = str(model.base_model_prefix)
-    names = [name for name, part in model.named_children() if name != body and any(True for _ in part.parameters())]
-    pooler = getattr(getattr(model, body), "pooler", None)
-    return names + (["pooler"] if isinstance(pooler, torch.nn.Module) else [])
-
-
-def freeze_body(model: torch.nn.Module) -> None:
-    """Freeze everything but the head."""
-    base = cast(torch.nn.Module, getattr(model, str(model.base_model_prefix)))
-    for parameter in base.parameters():
-        parameter.requires_grad = False
+    names = [name for name, part in head_modules(model).items() if any(True for _ in part.parameters())]
+    return names + (["pooler"] if isinstance(getattr(body_of(model), "pooler", None), torch.nn.Module) else [])
 
 
 def exact(logits: torch.Tensor) -> torch.Tensor:
