@@ -182,11 +182,17 @@ class _Parts:
         count = parts_wanted(comparisons, sizes)
         missing = [part for part in range(count) if self._there(part, of) is None]
         if missing:
-            expected, most = self._part_seconds(of)
-            room = self._room()
-            holds = count - len(missing) + (1 + int((room - most) / expected) if room >= most else 0)
+            holds = count - len(missing)
+            try:
+                expected, most = self._part_seconds(of)
+            except _OutOfRoom as refusal:
+                left = str(refusal)
+            else:
+                room = self._room()
+                holds += 1 + int((room - most) / expected) if room >= most else 0
+                left = f"what is left holds {holds} of {count} trainings of {expected:.0f} s"
             if holds < count:
-                because += f", and what is left holds {holds} of {count} trainings of {expected:.0f} s"
+                because += f", and {left}"
                 sizes = sizes[:holds]
                 count = parts_wanted(comparisons, sizes)
         rows = have + sum(sizes[:count] if count else sizes)
@@ -286,14 +292,21 @@ class _Parts:
 
     @cached_property
     def _bench(self) -> tuple[Machine, Costs]:
-        """How to compute, and what training takes: probed where this is first asked."""
-        from thriftune.search.trials import PROBE_SECONDS, probed
+        """How to compute, and what training takes: probed where this is first asked.
+
+        Raises:
+            _OutOfRoom: what is left does not hold that, and so no training either.
+        """
+        from thriftune.search.trials import probed
         from thriftune.train.machine import choose_machine
 
-        session, context = self.session, self.session.context
+        session = self.session
+        most = session.record.forecast(f"probe/{session.project.file.model_references[0]}").p95
+        if self._room() < most:
+            raise _OutOfRoom(f"what is left does not hold {most:.0f} s in which real steps are probed")
+        context = session.context
         work, scratch = self._work(0, session.project.file.evaluate.held_out_in_turn), context.root / STAGE / "probe"
         machine = choose_machine(session.decisions.take, work.hidden_size, session.project.file.train, session.record)
-        most = min(self._room(), 10 * PROBE_SECONDS)
         with context.meter.unit("training", "evidence: real steps are probed", most):
             costs = probed(work, machine, session.decisions, context.events, scratch, context.root)
         return machine, costs
@@ -309,21 +322,26 @@ class _Parts:
         """Seconds of a training without a part: the parts are about as large."""
         from thriftune.train.train import estimate, validate_every
 
-        work, costs = self._work(0, of), self._bench[1]
+        (_, costs), work = self._bench, self._work(0, of)
         every, _ = validate_every(work, costs)
         return estimate(work, costs, every, work.full_steps, self.session.project.file.train)
 
     def _part_seconds(self, of: int) -> tuple[float, float]:
-        """What a part is expected to take, and the most: a training, the baselines, and all answers."""
+        """What a part is expected to take, and the most: a training, the baselines, and all answers.
+
+        Raises:
+            _OutOfRoom: what is left is too little to find out.
+        """
         from thriftune.select import select
 
+        training = self._training(of)
         file, rows = self.session.project.file, max(self.sizes(of))
         labels = self.evaluation.tuned.predictions["target"].n_unique()
         fitting = select.estimate(len(self.train), labels, self.splits.task, file.select).p50
         asked = [self.evaluation.tuned, *self.evaluation.baselines]
         answering = rows * sum(scores.seconds / scores.rows for scores in asked)
         opening = self.session.record.forecast(f"load/{file.model_references[0]}").p50
-        training, beside = self._training(of), fitting + answering + 2 * opening
+        beside = fitting + answering + 2 * opening
         return training.p50 + beside, training.p95 + BESIDE * beside
 
     def _room(self) -> float:

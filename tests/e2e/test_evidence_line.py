@@ -135,6 +135,19 @@ def test_as_many_parts_are_held_out_as_tell_and_budget_and_deadline_hold(monkeyp
     assert (chosen, bool(re.search(says, because))) == (taken, True), because
 
 
+def test_no_real_steps_are_probed_where_what_is_left_does_not_hold_that(monkeypatch):
+    file = SimpleNamespace(evaluate=SimpleNamespace(held_out_in_turn=5), model_references=["package:tiny"])
+    record = SimpleNamespace(forecast=lambda key: {"probe/package:tiny": SimpleNamespace(p95=3.0)}[key])
+    # Without any rows: whatever would be trained or probed cannot even be made.
+    parts = _Parts(SimpleNamespace(project=SimpleNamespace(file=file), record=record), *[None] * 5)
+    monkeypatch.setattr(parts, "sizes", lambda of: [300 // of] * of)
+    monkeypatch.setattr(parts, "_there", lambda part, of: None)
+    monkeypatch.setattr(parts, "_room", lambda: 2.9)
+    chosen, because = parts.wanted([UNDECIDED])
+    assert chosen[0] == 0
+    assert "what is left does not hold 3 s in which real steps are probed" in because
+
+
 def test_one_part_is_refused_with_what_to_write(tmp_path, model, home):
     line = project(tmp_path / "project", model, home, parts=1)
     ended = line.do("run")
