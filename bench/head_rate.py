@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import replace
 from statistics import fmean, median
 from typing import Any
 
@@ -73,8 +72,8 @@ def run_at(baton: Baton, settings: Settings) -> Figures:
     labels = tuple(sorted({row["label"] for row in train + held_out}))
     task = ClassifyTask(model=resolve(MODEL), labels=labels, seed=settings["seed"], max_tokens=MAX_TOKENS)
     frame = pl.DataFrame({"text": [row["text"] for row in train], "target": [row["label"] for row in train]})
-    recipe = Recipe(epochs=EPOCHS, rows_per_update=BATCH_ROWS, rate=RATE, seed=settings["seed"])
-    recipe = replace(recipe, head_rate=float(settings["times"]))
+    times, seed = float(settings["times"]), settings["seed"]
+    recipe = Recipe(epochs=EPOCHS, rows_per_update=BATCH_ROWS, rate=RATE, head_rate=times, seed=seed)
     model = train_ours(baton, task, task.encode(frame), recipe, "fp32")
     return {"f1_macro": f1_macro(model, labels, held_out), "versions": versions()}
 
