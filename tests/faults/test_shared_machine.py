@@ -7,11 +7,15 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
+import subprocess
 import time
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from line_for_tests import PATIENT_SECONDS, Line, charged, classifier
 from models_for_tests import bert_folder
@@ -22,7 +26,7 @@ from thriftune.store import open_store
 
 PRICE_PER_SECOND = 0.001
 LEAVING_SECONDS = 0.5  # between a process's last event and its last charge, at most
-LONG_EPOCHS = 300  # longer than another process takes to begin, on a slow machine too
+LONG_EPOCHS = 100  # some seconds: longer than a run at work takes to look for somebody more urgent
 
 
 @pytest.fixture(scope="module")
@@ -52,16 +56,37 @@ def held(line: Line) -> list[tuple[float, float]]:
     return list(zip(starts, (at for (at,) in rows), strict=True))
 
 
+def stand_still(process: subprocess.Popen[str]) -> None:
+    """Stop a process, until it gets SIGCONT, at a moment when it keeps nobody from writing into the queue."""
+    queue = make_url(queue_url(None)).database
+    ends = time.monotonic() + PATIENT_SECONDS
+    while time.monotonic() < ends:
+        process.send_signal(signal.SIGSTOP)
+        try:
+            with closing(sqlite3.connect(queue, timeout=0.1, isolation_level=None)) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("ROLLBACK")
+            return
+        except sqlite3.OperationalError:  # stopped in the middle of a transaction
+            process.send_signal(signal.SIGCONT)
+            time.sleep(0.05)
+    raise AssertionError("the queue was never free")
+
+
 @pytest.mark.slow
 def test_a_more_urgent_run_gets_the_machine_at_a_checkpoint_and_both_end_as_if_undisturbed(tmp_path, model, home):
     low = project(tmp_path / "films", model, home, epochs=LONG_EPOCHS)
     high = project(tmp_path / "plays", model, home, priority=7, epochs=LONG_EPOCHS)
     first = low.start("run")
     low.wait_for("training.step", 20)
+    stand_still(first)  # or a busy machine would let the first end before the second has begun
     began = time.monotonic()
-    second = high.do("run")
+    second = high.start("run")
+    high.wait_for("queue.waiting")
+    first.send_signal(signal.SIGCONT)
+    complaint = second.communicate(timeout=PATIENT_SECONDS)
     out, err = first.communicate(timeout=PATIENT_SECONDS)
-    assert second.returncode == 0, (second.stdout, second.stderr)
+    assert second.returncode == 0, complaint
     assert first.returncode == 0, (out, err)
 
     # They did wait, and said so; the first made room and went on from its checkpoint by itself.
