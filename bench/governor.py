@@ -23,7 +23,7 @@ from typing import Any
 import harness
 from harness import BENCH, Benchmark, Figures, Settings, say
 from machine import measured_machine
-from training import packaged_rows
+from training import f1_macro, packaged_rows
 
 SEED = 20
 QUALITY_NOISE = 0.01  # of a mean over a third of the runs, all on the same held-out rows
@@ -140,15 +140,13 @@ def observe(bound_by: str, limit: float, rows: int) -> Figures:
 
 def quality_apart(project: Path, rows: int) -> float:
     """Macro F1 of the model that a run ended with, served as users would, on rows that the run did not have."""
-    from sklearn.metrics import f1_score
-
     from thriftune.cli.serve import open_latest
     from thriftune.project import Project
 
     release = open_latest(Project.load(project))
     held_out = packaged_rows("movie", 0)[rows : rows + HELD_OUT]
     answers = release.predictor.predict([release.clean(row["text"]) for row in held_out])
-    return float(f1_score([row["label"] for row in held_out], [answer.output for answer in answers], average="macro"))
+    return f1_macro([answer.output for answer in answers], held_out)
 
 
 def stopped(told: dict[str, Any]) -> str:

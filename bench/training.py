@@ -192,6 +192,13 @@ def train_with(trainer: Any, baton: Baton) -> None:
     trainer.train()
 
 
+def f1_macro(answers: Sequence[str], rows: Sequence[dict[str, Any]]) -> float:
+    """Macro F1 of answers to rows."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score([row["label"] for row in rows], list(answers), average="macro", zero_division=0))
+
+
 def train_ours(
     baton: Baton,
     task: Any,

@@ -6,6 +6,7 @@ it came.
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from given import read
@@ -14,15 +15,20 @@ from given import read
 def predict(folder: Path, untuned: bool) -> None:
     """Write the answers."""
     from thriftune.cli.serve import open_latest
+    from thriftune.models.reference import resolve
     from thriftune.project import Project
 
-    release = open_latest(Project.load(folder / "thriftune.yaml"))
+    project = Project.load(folder / "thriftune.yaml")
+    release = open_latest(project)
     if (folder / "texts.jsonl").exists():
         asked = [release.clean(row["text"]) for row in read(folder / "texts.jsonl")]
     else:
         prompts = [release.clean(row["prompt"]) for row in read(folder / "prompts.jsonl")]
         asked = [[{"role": "user", "content": prompt}] for prompt in prompts]
-    predictor = release.predictor.task.untuned() if untuned else release.predictor
+    predictor = release.predictor
+    if untuned:  # a release's own model may be the tuned one, merged into a plain folder
+        (reference,) = project.file.model_references
+        predictor = replace(predictor.task, model=resolve(reference, base=folder)).untuned()
     answers = [answer.output for answer in predictor.predict(asked)]
     (folder / "answers.jsonl").write_text("".join(json.dumps({"answer": answer}) + "\n" for answer in answers))
 

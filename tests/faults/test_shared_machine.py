@@ -10,18 +10,18 @@ import signal
 import sqlite3
 import subprocess
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from sqlalchemy.engine import make_url
 
 from line_for_tests import PATIENT_SECONDS, Line, charged, classifier
 from models_for_tests import bert_folder
 from thriftune.clock import SystemClock
 from thriftune.errors import EXIT_CANNOT_LAND, EXIT_INTERRUPTED, LeaseHeld
-from thriftune.money.queue import joined, queue_url
+from thriftune.money.queue import QUEUE_FILE, joined, queue_url
 from thriftune.store import open_store
 
 PRICE_PER_SECOND = 0.001
@@ -56,21 +56,29 @@ def held(line: Line) -> list[tuple[float, float]]:
     return list(zip(starts, (at for (at,) in rows), strict=True))
 
 
-def stand_still(process: subprocess.Popen[str]) -> None:
-    """Stop a process, until it gets SIGCONT, at a moment when it keeps nobody from writing into the queue."""
-    queue = make_url(queue_url(None)).database
+@contextmanager
+def standing_still(process: subprocess.Popen[str], home: Path) -> Iterator[None]:
+    """A process that stands still, from a moment at which it keeps nobody from writing into the queue."""
     ends = time.monotonic() + PATIENT_SECONDS
-    while time.monotonic() < ends:
-        process.send_signal(signal.SIGSTOP)
-        try:
-            with closing(sqlite3.connect(queue, timeout=0.1, isolation_level=None)) as connection:
-                connection.execute("BEGIN IMMEDIATE")
-                connection.execute("ROLLBACK")
-            return
-        except sqlite3.OperationalError:  # stopped in the middle of a transaction
+    try:
+        while not _stopped_without_lock(process, home / QUEUE_FILE):
             process.send_signal(signal.SIGCONT)
+            assert time.monotonic() < ends, "the queue was never free"
             time.sleep(0.05)
-    raise AssertionError("the queue was never free")
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
+
+
+def _stopped_without_lock(process: subprocess.Popen[str], queue: Path) -> bool:
+    process.send_signal(signal.SIGSTOP)
+    with closing(sqlite3.connect(queue, timeout=0.1, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:  # it was in the middle of a transaction
+            return False
+        connection.execute("ROLLBACK")
+    return True
 
 
 @pytest.mark.slow
@@ -79,11 +87,10 @@ def test_a_more_urgent_run_gets_the_machine_at_a_checkpoint_and_both_end_as_if_u
     high = project(tmp_path / "plays", model, home, priority=7, epochs=LONG_EPOCHS)
     first = low.start("run")
     low.wait_for("training.step", 20)
-    stand_still(first)  # or a busy machine would let the first end before the second has begun
-    began = time.monotonic()
-    second = high.start("run")
-    high.wait_for("queue.waiting")
-    first.send_signal(signal.SIGCONT)
+    with standing_still(first, home):  # or on a busy machine it would end before the second has begun
+        began = time.monotonic()
+        second = high.start("run")
+        high.wait_for("queue.waiting")
     complaint = second.communicate(timeout=PATIENT_SECONDS)
     out, err = first.communicate(timeout=PATIENT_SECONDS)
     assert second.returncode == 0, complaint
