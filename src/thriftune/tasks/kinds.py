@@ -41,7 +41,7 @@ class Kind:
         target: what a target is: one thing (`whole`), a JSON list of a text's labels, or one of its words' tags.
         asked: what an evaluation asks: an answer to each request, which of a row's two answers (`target`, `rejected`)
             is the better one, or how likely each text is.
-        lora_rate: peak learning rate of adapters, unless the project states one.
+        lora_rate: peak learning rate of adapters, unless the project states one; None where the model's width tells.
         serves: whether its model answers users' requests.
     """
 
@@ -64,7 +64,7 @@ class Kind:
     metrics_row_seconds: float
     target: Target = "whole"
     asked: Asked = "answers"
-    lora_rate: float = 2e-4
+    lora_rate: float | None = None
     serves: bool = True
 
     @property

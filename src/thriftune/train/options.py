@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from thriftune.models.reference import ModelFolder
 from thriftune.options import Options, Seconds, parse_amount
 from thriftune.tasks.kinds import Method, kind_of
 from thriftune.train.recipe import Phase
@@ -22,6 +23,8 @@ take half of full fine-tuning's time on the movie reviews none was clearly bette
 bench/prefix_cache.py tells how far below it they end."""
 GRADUAL_PASSES = 2 / 3  # of the usual passes over the data: at these rates each does more
 LARGE_ENCODER = 100_000_000  # parameters; BERT base has 110 million
+ADAPTERS_RATE, ADAPTED_WIDTH = 5e-4, 2000  # a decoder of this width learns best through adapters at this rate,
+BY_WIDTH, QWEN_BY_WIDTH = 0.781, 0.0775  # one narrower by a factor at the factor to this power times it: Llama, Qwen
 
 
 def read_auto(value: Any) -> Any:
@@ -117,7 +120,8 @@ class TrainOptions(Options):
         gt=0,
         le=1,
         description="Classifier: 1e-4, the best measured for MiniLM, and 2e-5 from 100 million parameters on (BERT,"
-        " 2019); head alone: 1e-3, measured; adapters: 2e-4 (QLoRA, 2023), on a classifier 1e-3, for preferences 5e-5;"
+        " 2019); head alone: 1e-3, measured; adapters: on a decoder 5e-4 × (2,000 ÷ its width)^0.781, for a Qwen"
+        " ^0.0775 (LoRA Without Regret, 2025), on a classifier 1e-3, for preferences 5e-5;"
         " decoder, every weight: 2e-5",
     )
     head_rate: AutoFloat = Field(
@@ -300,22 +304,27 @@ class TrainOptions(Options):
         """What replaces the model's own dropout rates, "auto" resolved; None to keep them."""
         return 0.0 if self.dropout is None and self.unfreeze == "gradual" else self.dropout
 
-    def head_rate_for(self, task: str, parameters: int | None, fresh_labels: int) -> float:
+    def head_rate_for(self, task: str, model: ModelFolder, fresh_labels: int) -> float:
         """The head's rate over the encoder's, "auto" resolved for the model and so many labels of a fresh head."""
         if self.head_rate is not None:
             return self.head_rate
         if fresh_labels < MANY_LABELS or self.method_for(task) != "full" or self.unfreeze != "none":
             return 1.0
-        return max(1.0, min(HEAD_RATE, FASTEST_HEAD / self.learning_rate_for(task, parameters)))
+        return max(1.0, min(HEAD_RATE, FASTEST_HEAD / self.learning_rate_for(task, model)))
 
-    def learning_rate_for(self, task: str, parameters: int | None = None) -> float:
-        """The peak rate, "auto" resolved for the task and, where known, the model's number of parameters."""
+    def learning_rate_for(self, task: str, model: ModelFolder) -> float:
+        """The peak rate, "auto" resolved for the task and the model.
+
+        Source of a decoder's adapters' rate: Schulman et al., "LoRA Without Regret", Thinking Machines, 2025.
+        """
         if self.learning_rate is not None:
             return self.learning_rate
         method = self.method_for(task)
         if method == "head":
             return 1e-3
         if method in {"lora", "dora", "qlora"}:
-            return kind_of(task).lora_rate
-        small = kind_of(task).model == "encoder" and (parameters is None or parameters < LARGE_ENCODER)
+            narrower = ADAPTED_WIDTH / model.hidden_size
+            by_width = ADAPTERS_RATE * narrower ** (QWEN_BY_WIDTH if "qwen" in model.model_type else BY_WIDTH)
+            return kind_of(task).lora_rate or by_width
+        small = kind_of(task).model == "encoder" and model.parameters < LARGE_ENCODER
         return 1e-4 if small else 2e-5

@@ -99,7 +99,7 @@ def work_of(
         encoded = replace(encoded, ids=tuple(names[encoded.facts.get(SOURCE_ROW, np.arange(len(names)))]))
     chosen = watch if watch in kind.watched else kind.watched[0]
     fresh = len(task.labels) if isinstance(task, EncoderTask) and task.fresh_head else 0
-    recipe = recipe_of(options, task, len(encoded), seed, chosen, model.parameters, parts, phases, fresh)
+    recipe = recipe_of(options, task, len(encoded), seed, chosen, model, parts, phases, fresh)
     encoded, held_out = (
         replace(rows, parts=numbers_of_parts(rows, frame, parts))
         for rows, frame in ((encoded, train), (task.encode(validation), validation))

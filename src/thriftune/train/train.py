@@ -21,6 +21,7 @@ from thriftune.budget.forecast import Forecast
 from thriftune.budget.governor import Governor, Overheads
 from thriftune.context import Context
 from thriftune.models.prefix import Prefix
+from thriftune.models.reference import ModelFolder
 from thriftune.tasks.base import Encoded, Task
 from thriftune.tasks.batches import padded_tokens, sorted_batches
 from thriftune.train.batchplan import BatchPlan
@@ -112,7 +113,7 @@ def recipe_of(
     rows: int,
     seed: int,
     watch: str,
-    parameters: int | None = None,
+    model: ModelFolder,
     parts: tuple[str, ...] = (),
     phases: tuple[Phase, ...] = (),
     fresh_labels: int = 0,
@@ -122,7 +123,7 @@ def recipe_of(
     Args:
         rows: training rows.
         watch: the validation figure that chooses the best checkpoint.
-        parameters: of the model, where known.
+        model: what is tuned.
         parts: the names of the data's parts.
         phases: of gradual unfreezing.
         fresh_labels: of an encoder's head, where that is drawn at random.
@@ -130,10 +131,10 @@ def recipe_of(
     return Recipe(
         epochs=options.epochs_for(task.name, rows),
         rows_per_update=options.batch_rows_for(task.name),
-        rate=options.learning_rate_for(task.name, parameters),
+        rate=options.learning_rate_for(task.name, model),
         weight_decay=options.weight_decay,
         layer_decay=options.layer_decay,
-        head_rate=options.head_rate_for(task.name, parameters, fresh_labels),
+        head_rate=options.head_rate_for(task.name, model, fresh_labels),
         phases=phases,
         ema=options.ema,
         warmup=options.warmup,
