@@ -2,8 +2,8 @@
 """Writes what the documents take from the code and from the kept measurements: `make docs`.
 
 `docs/cli.md` comes from the commands' own help, `docs/project-file.md` from the options' own descriptions, and each
-table between `<!-- measured -->` and `<!-- /measured -->` from `bench/results/*.json`. The table of families of models
-comes from `docs/families.json`. With `--check` nothing is written; the exit status is 1 when something is stale.
+table between `<!-- measured -->` and `<!-- /measured -->` from `bench/results/*.json`, the curve of searches and the
+table of work by kind too. The table of families of models comes from `docs/families.json`. With `--check` nothing is written; the exit status is 1 when something is stale.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ RESULTS = ROOT / "bench" / "results"
 MADE = "<!-- Made by scripts/docs.py (`make docs`); change the code, not this page. -->"
 MEASURED = re.compile(r"(<!-- measured(?:: (?P<names>[\w, ]+))? -->\n).*?(<!-- /measured -->)", re.DOTALL)
 FAMILIES = re.compile(r"(<!-- families -->\n).*?(<!-- /families -->)", re.DOTALL)
+CURVE = re.compile(r"(<!-- search curve -->\n).*?(<!-- /search curve -->)", re.DOTALL)
 BY_KIND = re.compile(r"(<!-- by kind -->\n).*?(<!-- /by kind -->)", re.DOTALL)
 FAMILIES_COLUMNS = {
     "full": "every weight",
@@ -36,6 +37,16 @@ FAMILIES_COLUMNS = {
     "lora": "LoRA",
     "frozen": "first layers frozen",
     "kept": "their states kept",
+}
+SEARCHERS = {
+    "ours": "ours",
+    "random": "random",
+    "tpe_hyperband": "Optuna's TPE with Hyperband",
+    "tpe_halving": "Optuna's TPE with successive halving",
+    "asha": "Syne Tune's ASHA",
+    "mobster": "Syne Tune's MOBSTER",
+    "dyhpo": "Syne Tune's DyHPO",
+    "default": "the default recipe, no search",
 }
 NOT_MEASURED = "not measured yet"
 CLI_INTRODUCTION = (
@@ -237,6 +248,7 @@ def written(value: Any) -> str:
 def with_measurements(text: str) -> str:
     """A page with its tables made anew."""
     text = MEASURED.sub(lambda found: f"{found[1]}{measured_table(found['names'])}\n{found[3]}", text)
+    text = CURVE.sub(lambda found: f"{found[1]}{curve_table()}\n{found[2]}", text)
     return BY_KIND.sub(lambda found: f"{found[1]}{by_kind_table()}\n{found[2]}", text)
 
 
@@ -286,6 +298,24 @@ def figures_of(result: Mapping[str, Any]) -> str:
     seeds = len(result["seeds"])
     told.append(f"{machine['cores']} cores, {peaks}, {seeds} seed{'s' if seeds != 1 else ''}")
     return "; ".join(told) + (" (a quick run)" if result.get("quick") else "")
+
+
+def curve_table() -> str:
+    """Points that a search ends below the grid's winner, a share of the grid's computing a column."""
+    result = kept_result("search")
+    if result is None:
+        return f"`search`: {NOT_MEASURED}"
+    shares = [point["share"] for point in result["curve"]["ours"]]
+    at = shares.index(result["ours"]["share"])
+    titles = ["", *(f"1/{1 / share:.0f}" for share in shares), f"ours is better at 1/{1 / shares[at]:.0f} by", "replays"]
+    lines = [f"| {' | '.join(titles)} |", f"|{' --- |' * len(titles)}"]
+    for name, told in SEARCHERS.items():
+        if name in result["curve"]:
+            curve = result["curve"][name]
+            gaps = [f"{point['gap_points']:.2f} ± {point['standard_error']:.2f}" for point in curve]
+            better = "" if name == "ours" else f"{curve[at]['margin_points']:.2f} ± {curve[at]['margin_error']:.2f}"
+            lines.append(f"| {' | '.join([told, *gaps, better, str(curve[at]['replays'])])} |")
+    return "\n".join(lines)
 
 
 def by_kind_table() -> str:
