@@ -307,7 +307,12 @@ def curve_table() -> str:
         return f"`search`: {NOT_MEASURED}"
     shares = [point["share"] for point in result["curve"]["ours"]]
     at = shares.index(result["ours"]["share"])
-    titles = ["", *(f"1/{1 / share:.0f}" for share in shares), f"ours is better at 1/{1 / shares[at]:.0f} by", "replays"]
+    titles = [
+        "",
+        *(f"1/{1 / share:.0f}" for share in shares),
+        f"ours is better at 1/{1 / shares[at]:.0f} by",
+        "replays",
+    ]
     lines = [f"| {' | '.join(titles)} |", f"|{' --- |' * len(titles)}"]
     for name, told in SEARCHERS.items():
         if name in result["curve"]:
