@@ -2,8 +2,9 @@
 """Writes what the documents take from the code and from the kept measurements: `make docs`.
 
 `docs/cli.md` comes from the commands' own help, `docs/project-file.md` from the options' own descriptions, and each
-table between `<!-- measured -->` and `<!-- /measured -->` from `bench/results/*.json`, the curve of searches and the
-table of work by kind too. The table of families of models comes from `docs/families.json`. With `--check` nothing is written; the exit status is 1 when something is stale.
+table between `<!-- measured -->` and `<!-- /measured -->` from `bench/results/*.json`, as do the curve of searches and
+the table of work by kind. The table of families of models comes from `docs/families.json`. With `--check` nothing is
+written; the exit status is 1 when something is stale.
 """
 
 from __future__ import annotations
