@@ -323,8 +323,7 @@ class TrainOptions(Options):
         if method == "head":
             return 1e-3
         if method in {"lora", "dora", "qlora"}:
-            narrower = ADAPTED_WIDTH / model.hidden_size
-            by_width = ADAPTERS_RATE * narrower ** (QWEN_BY_WIDTH if "qwen" in model.model_type else BY_WIDTH)
-            return kind_of(task).lora_rate or by_width
+            power = QWEN_BY_WIDTH if "qwen" in model.model_type else BY_WIDTH
+            return kind_of(task).lora_rate or ADAPTERS_RATE * (ADAPTED_WIDTH / model.hidden_size) ** power
         small = kind_of(task).model == "encoder" and model.parameters < LARGE_ENCODER
         return 1e-4 if small else 2e-5
