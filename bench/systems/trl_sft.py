@@ -14,7 +14,7 @@ from given import quick_bf16, read, step_timer
 
 BEGAN = psutil.Process().create_time()
 RATE, BATCH_ROWS, EPOCHS, MAX_TOKENS, ANSWER_TOKENS = 2e-4, 8, 2, 512, 96
-FEW_LENGTHS = 64  # in bfloat16 each length of a batch that is new costs seconds before its first step
+PADDED_TO = 64  # tokens or a multiple: in bfloat16 each new length of a batch costs seconds before its first step
 VALIDATION_ROWS = 50
 TIMED_STEPS, CAUTION, SAVING_SECONDS = 5, 1.15, 2.0
 
@@ -36,6 +36,7 @@ def fit(folder, limit, seed, checkpoint):
     held = min(VALIDATION_ROWS, len(rows) // 10)
     validation, train = Dataset.from_list(rows[:held]), Dataset.from_list(rows[held:])
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    quick = quick_bf16()
 
     def trainer(steps, callbacks=()):
         set_seed(seed)
@@ -53,8 +54,8 @@ def fit(folder, limit, seed, checkpoint):
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
-            bf16=quick_bf16(),
-            pad_to_multiple_of=FEW_LENGTHS if quick_bf16() else None,
+            bf16=quick,
+            pad_to_multiple_of=PADDED_TO if quick else None,
             use_cpu=not torch.cuda.is_available(),
             seed=seed,
         )
